@@ -1,0 +1,125 @@
+"""What a function gets to see of its run, and the databases and services behind it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from ._model import EMPTY, Run
+from .errors import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    import svcs
+
+T = TypeVar("T")
+
+
+class Resources:
+    """The engines of `databases:` and the service registry, shared by all runs of a runtime."""
+
+    def __init__(self, databases: Mapping[str, str], registry: svcs.Registry) -> None:
+        self._urls = databases
+        self._engines: dict[str, Engine] = {}
+        self._lock = threading.Lock()
+        self.registry = registry
+
+    def engine(self, name: str) -> Engine:
+        """Return the one engine of database `name`, made when first asked for."""
+        with self._lock:
+            if name not in self._engines:
+                self._engines[name] = self._create(name)
+            return self._engines[name]
+
+    def _create(self, name: str) -> Engine:
+        try:
+            return create_engine(self._urls[name])
+        except KeyError:
+            raise ServiceError(
+                f"no database {name!r} is configured; {_known(self._urls)}: "
+                f"add it under scheduler.databases, e.g. {name}: sqlite:///var/app.db"
+            ) from None
+        except (SQLAlchemyError, ImportError) as error:
+            raise ServiceError(f"database {name!r} cannot be used: {error}") from error
+
+    def close(self) -> None:
+        """Give back every connection and close the services that live as long as the runtime."""
+        self.registry.close()
+        with self._lock:
+            for engine in self._engines.values():
+                engine.dispose()
+            self._engines.clear()
+
+
+def _known(names: Iterable[str]) -> str:
+    return f"there is {', '.join(sorted(names))}" if names else "there is none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobContext:
+    """What a function sees of its run: its first argument, if it takes one.
+
+    - `run`: the run, as recorded when it started; `tick`: the instant it was due (aware UTC),
+      None for start-up and manual runs.
+    - `parameters`: the checked values of the keyword-only arguments.
+    - `enforce`: False is a dry run: destroy nothing, say what would be destroyed.
+    - `config`: the extension's own section, `scheduler.extensions.<name>`.
+    - `log`: a structlog logger bound to job, run and attempt.
+    """
+
+    run: Run
+    parameters: Mapping[str, Any] = field(default=EMPTY)
+    enforce: bool = False
+    config: Mapping[str, Any] = field(default=EMPTY)
+    resources: Resources = field(repr=False)
+    services: svcs.Container = field(repr=False)
+
+    @property
+    def tick(self) -> datetime | None:
+        """The instant the run was due."""
+        return self.run.tick
+
+    @property
+    def log(self) -> structlog.typing.FilteringBoundLogger:
+        """A structlog logger bound to this run."""
+        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(
+            "systemprompt_jobs.job",
+            job=self.run.job_id,
+            run=self.run.id,
+            attempt=self.run.attempt,
+        )
+        return logger
+
+    def db_pool(self, kind: type[T], name: str = "default") -> T:
+        """Return the pooled `sqlalchemy.Engine` of `scheduler.databases.<name>`.
+
+        All runs share one engine per name. Raises ServiceError if there is no such database or
+        `kind` is not `Engine`.
+        """
+        if kind is not Engine:
+            raise ServiceError(f"db_pool takes sqlalchemy.Engine, got {kind!r}")
+        return self.resources.engine(name)  # type: ignore[return-value]
+
+    def get(self, kind: type[T]) -> T:
+        """Return the service of this type, as a plugin's `register_services` hook made it.
+
+        One instance per run, closed when the run ends. Raises ServiceError if nobody registered
+        the type.
+        """
+        import svcs
+
+        try:
+            return self.services.get(kind)
+        except svcs.exceptions.ServiceNotFoundError:
+            raise ServiceError(
+                f"no service {kind.__module__}.{kind.__qualname__} is registered: "
+                "a plugin registers it in its register_services hook"
+            ) from None

@@ -1,0 +1,189 @@
+"""`@job` turns a plain function into a `Job`; `JobExtension` is for those who prefer a class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ParamSpec, TypeVar, overload
+
+from . import hookspecs
+from ._model import EMPTY, Job, Overlap
+from .interfaces import Schedule
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def job(function: Callable[P, R], /) -> Job[P, R]: ...
+
+
+@overload
+def job(
+    *,
+    schedule: str | Schedule = "",
+    name: str | None = None,
+    description: str | None = None,
+    run_on_startup: bool = False,
+    tags: Iterable[str] = (),
+    timezone: str | None = None,
+    enabled: bool = True,
+    parameters: Mapping[str, Any] = EMPTY,
+    aliases: Iterable[str] = (),
+    overlap: str = "skip",
+) -> Callable[[Callable[P, R]], Job[P, R]]: ...
+
+
+def job(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    schedule: str | Schedule = "",
+    name: str | None = None,
+    description: str | None = None,
+    run_on_startup: bool = False,
+    tags: Iterable[str] = (),
+    timezone: str | None = None,
+    enabled: bool = True,
+    parameters: Mapping[str, Any] = EMPTY,
+    aliases: Iterable[str] = (),
+    overlap: str = "skip",
+) -> Job[P, R] | Callable[[Callable[P, R]], Job[P, R]]:
+    """Declare a function as a job.
+
+    The function takes nothing or one positional argument (its `JobContext`); its keyword-only
+    arguments are the job's parameters. All values here are the author's defaults, which
+    operators override in YAML.
+
+    - `schedule`: six cron fields, seconds first (`"0 */15 * * * *"`), or a `Schedule`; empty
+      means by hand or at start-up only.
+    - `name`: the function's unless given. `description`: its docstring's first line.
+    - `run_on_startup`: also run once when a scheduler starts, provided that the operator lists
+      the job in `services/scheduler/config.yaml` with `enabled: true`.
+    - `timezone`: an IANA name; the scheduler's unless given.
+    - `parameters`: defaults for keyword-only arguments, as plain YAML-like values.
+    - `aliases`: former names, whose configuration still applies.
+    - `overlap`: `"skip"` a run while the previous one still runs, or `"allow"` both.
+
+    Raises TypeError for an argument of the wrong type and for methods. Wrong values (a schedule
+    that does not parse, say) degrade this one job when plugins are collected.
+    """
+
+    def declare(function: Callable[P, R]) -> Job[P, R]:
+        _refuse_non_function(function)
+        return Job(
+            function=function,
+            name=_typed("name", name, str) if name is not None else function.__name__,
+            description=_typed("description", description, str)
+            if description is not None
+            else _first_line(function.__doc__),
+            schedule=_typed("schedule", schedule, (str, Schedule)),
+            run_on_startup=_typed("run_on_startup", run_on_startup, bool),
+            tags=_strings("tags", tags),
+            timezone=_typed("timezone", timezone, str) if timezone is not None else None,
+            enabled=_typed("enabled", enabled, bool),
+            parameters=MappingProxyType(dict(_typed("parameters", parameters, Mapping))),
+            aliases=_strings("aliases", aliases),
+            overlap=_overlap(overlap),
+        )
+
+    return declare if function is None else declare(function)
+
+
+def _refuse_non_function(function: object) -> None:
+    if isinstance(function, Job):
+        raise TypeError(f"@job is applied twice to {function.__name__}()")
+    if not callable(function) or inspect.isclass(function) or not hasattr(function, "__qualname__"):
+        raise TypeError(f"@job takes a plain function, got {function!r}")
+    owner = function.__qualname__.rpartition(".")[0]
+    if owner and not owner.endswith("<locals>"):
+        raise TypeError(
+            f"@job cannot be used on the method {function.__qualname__}(): "
+            "move it to the module's top level"
+        )
+
+
+def _typed(argument: str, value: Any, types: type | tuple[type, ...]) -> Any:
+    if not isinstance(value, types):
+        names = [t.__name__ for t in (types if isinstance(types, tuple) else (types,))]
+        raise TypeError(f"@job({argument}=…) takes {' or '.join(names)}, got {value!r}")
+    return value
+
+
+def _strings(argument: str, values: Iterable[str]) -> tuple[str, ...]:
+    values = (values,) if isinstance(values, str) else tuple(_typed(argument, values, Iterable))
+    for value in values:
+        _typed(argument, value, str)
+    return values
+
+
+def _overlap(value: object) -> Overlap:
+    try:
+        return Overlap(_typed("overlap", value, str))
+    except ValueError:
+        choices = " or ".join(repr(str(choice)) for choice in Overlap)
+        raise TypeError(f"@job(overlap=…) takes {choices}, got {value!r}") from None
+
+
+def _first_line(doc: str | None) -> str:
+    return inspect.cleandoc(doc).partition("\n")[0] if doc else ""
+
+
+class JobExtension:
+    """Base class for a plugin written as a class.
+
+    Point the entry point at the subclass; it is instantiated without arguments. Methods that
+    bear a hook's name are hook implementations without being marked.
+
+    Example::
+
+        class MyExtension(JobExtension):
+            def jobs(self):
+                return [cleanup, sync]
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in hookspecs.names():
+            method = cls.__dict__.get(name)
+            if inspect.isfunction(method) and not hasattr(method, hookspecs.MARKER):
+                hookspecs.hookimpl(method)
+
+    def jobs(self) -> Iterable[Job[..., Any]]:
+        """Return the jobs of this extension."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What a job may return to say more than "it worked".
+
+    Example::
+
+        return JobResult.success().with_message(f"{n} rows").with_stats(processed=n)
+    """
+
+    ok: bool = True
+    message: str = ""
+    processed: int | None = None
+    failed: int | None = None
+
+    @classmethod
+    def success(cls) -> JobResult:
+        """The job did what it should."""
+        return cls()
+
+    @classmethod
+    def failure(cls, message: str) -> JobResult:
+        """The job did not do what it should, and `message` says why."""
+        return cls(ok=False, message=str(message))
+
+    def with_message(self, message: str) -> JobResult:
+        """Return a copy with a message for people."""
+        return replace(self, message=str(message))
+
+    def with_stats(self, processed: int | None = None, failed: int | None = None) -> JobResult:
+        """Return a copy with counts of items; a failed item does not make the run fail."""
+        return replace(self, processed=processed, failed=failed)

@@ -1,0 +1,313 @@
+"""The frozen values that the stages hand on: Job → Plan → Run → Report."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from .interfaces import Schedule
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class State(StrEnum):
+    """Where a run stands. See `docs/explanation/run-states.md` for the picture."""
+
+    PENDING = "pending"
+    CLAIMED = "claimed"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+
+
+class Trigger(StrEnum):
+    """Why there is a run."""
+
+    SCHEDULE = "schedule"
+    STARTUP = "startup"
+    MANUAL = "manual"
+
+
+class Overlap(StrEnum):
+    """What a run does when the job's previous one still runs."""
+
+    SKIP = "skip"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Job(Generic[P, R]):
+    """What a plugin declares: a function and its author's defaults.
+
+    Made by `@job`. It is called like the function it wraps, hashed by identity and pickled by
+    reference; nothing about it can change.
+    """
+
+    function: Callable[P, R]
+    name: str
+    description: str = ""
+    schedule: str | Schedule = ""
+    run_on_startup: bool = False
+    tags: tuple[str, ...] = ()
+    timezone: str | None = None
+    enabled: bool = True
+    parameters: Mapping[str, Any] = field(default=EMPTY)
+    aliases: tuple[str, ...] = ()
+    overlap: Overlap = Overlap.SKIP
+
+    def __post_init__(self) -> None:
+        # What functools.update_wrapper does, past the frozen __setattr__.
+        for attribute in functools.WRAPPER_ASSIGNMENTS:
+            if hasattr(self.function, attribute):
+                object.__setattr__(self, attribute, getattr(self.function, attribute))
+        object.__setattr__(self, "__wrapped__", self.function)
+        if inspect.iscoroutinefunction(self.function):
+            _mark_coroutine_function(self)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name!r} from {self.place}>"
+
+    def __reduce__(self) -> str:
+        return self.function.__qualname__
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is an `async def`."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def place(self) -> Place:
+        """Where the function is defined."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        if code is None:
+            return Place()
+        return Place(Path(code.co_filename), code.co_firstlineno)
+
+
+def _mark_coroutine_function(target: Job[..., Any]) -> None:
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(target)
+    else:  # what asyncio.iscoroutinefunction looks at before 3.12
+        import asyncio.coroutines
+
+        object.__setattr__(target, "_is_coroutine", asyncio.coroutines._is_coroutine)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file and a line (from 1), as far as they are known."""
+
+    file: Path | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        if self.file is None:
+            return "unknown place"
+        return str(self.file) if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: who, where, what, and what would be right.
+
+    `culprit` is what suffers from it: an extension (`my-extension`), a job
+    (`my-extension:cleanup`) or a setting's path (`scheduler.jobs[2].schedule`).
+    """
+
+    culprit: str
+    reason: str
+    place: Place = Place()
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place.file else ""
+        remedy = f" ({self.remedy})" if self.remedy else ""
+        return f"{where}{self.culprit}: {self.reason}{remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A plugin: where its jobs came from.
+
+    `distribution` and `version` are empty for local plugins and `--plugin` modules that no
+    installed distribution provides. `source` says how it was found: `installed`, `local`,
+    `command line` or `built-in`.
+    """
+
+    name: str
+    module: str
+    distribution: str = ""
+    version: str = ""
+    source: str = "installed"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedJob:
+    """A job together with the extension that brought it."""
+
+    extension: Extension
+    job: Job[..., Any]
+
+    @property
+    def id(self) -> str:
+        """`extension:job`."""
+        return f"{self.extension.name}:{self.job.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """All that the plugins brought, and what is wrong with them.
+
+    `extensions` includes the degraded ones (a plugin is loaded whole or not at all);
+    `blocked` names what `--no-plugin` or `SYSTEMPROMPT_PLUGINS` kept out; `degraded` maps an
+    extension's name or a job id to the reason.
+    """
+
+    extensions: tuple[Extension, ...] = ()
+    jobs: tuple[CollectedJob, ...] = ()
+    blocked: tuple[str, ...] = ()
+    degraded: Mapping[str, Problem] = field(default=EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One layer's word on a setting.
+
+    `layer` is `job` (the decorator), `config.yaml`, `profile.yaml`, `environment`,
+    `command line` or `default`.
+    """
+
+    value: Any
+    layer: str
+    place: Place = Place()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job after configuration: every effective value and who set it.
+
+    `sources` maps a setting to its layers, lowest first, so the last one is in force.
+    `problem` is set on a job that is degraded: it is listed, and never run.
+    `schedule` is None for a job that runs by hand or at start-up only.
+    `parameters` are merged and checked, as plain values (not yet converted).
+    """
+
+    id: str
+    extension: Extension
+    job: Job[..., Any]
+    enabled: bool
+    schedule: Schedule | None
+    timezone: str
+    starts_up: bool
+    overlap: Overlap
+    enforce: bool
+    parameters: Mapping[str, Any] = field(default=EMPTY)
+    config: Mapping[str, Any] = field(default=EMPTY)
+    listed: bool = False
+    sources: Mapping[str, tuple[Source, ...]] = field(default=EMPTY)
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One scheduler process. `id` is `host:pid:boot`, with a random `boot`."""
+
+    id: str
+    host: str
+    pid: int
+    boot: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One intended execution, or one stretch of ticks that never ran.
+
+    Instants are aware UTC. `tick` is None for start-up and manual runs. A `missed` row, and a
+    `skipped` one that was never claimed, covers `count` ticks from `tick` to `last_tick`.
+    `attempt` counts from 1 once the function was started. `fence` grows with each claim.
+    """
+
+    id: int
+    job_id: str
+    trigger: Trigger
+    state: State
+    tick: datetime | None = None
+    last_tick: datetime | None = None
+    count: int = 1
+    reason: str = ""
+    attempt: int = 0
+    fence: int = 1
+    node: str = ""
+    parameters: Mapping[str, Any] = field(default=EMPTY)
+    enforce: bool = False
+    overlap: Overlap = Overlap.SKIP
+    distribution: str = ""
+    version: str = ""
+    created: datetime | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    message: str = ""
+    processed: int | None = None
+    failed: int | None = None
+    error: str = ""
+
+    @property
+    def extension(self) -> str:
+        """The extension's name."""
+        return self.job_id.partition(":")[0]
+
+    @property
+    def job(self) -> str:
+        """The job's short name."""
+        return self.job_id.partition(":")[2]
+
+    @property
+    def duration(self) -> timedelta | None:
+        """How long the last attempt took; None while it has not ended."""
+        if self.started is None or self.finished is None:
+            return None
+        return self.finished - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an attempt ended in.
+
+    `error` is `module.Type: text`, `traceback` the full text; both are empty on success.
+    `processed` and `failed` count items, None where the job did not say.
+    """
+
+    outcome: State
+    started: datetime
+    finished: datetime
+    message: str = ""
+    processed: int | None = None
+    failed: int | None = None
+    error: str = ""
+    traceback: str = ""
+
+    @property
+    def duration(self) -> timedelta:
+        """How long the attempt took."""
+        return self.finished - self.started

@@ -1,0 +1,288 @@
+"""Every hook, grouped by stage.
+
+A plugin implements a hook by a function of the same name marked with `hookimpl`, taking any of
+the hook's arguments by name, in any order. Names carry no prefix: the marker is the namespace.
+New arguments may be added to a hook; none is ever renamed or repurposed.
+
+Observation hooks ("observe" below) are called after the commit that made them true, in the
+process whose statement changed the row, one by one on one observer thread. An implementation
+that raises is logged once per plugin and hurts nobody; a slow one delays other observers, never
+a run. Calls that do not fit into the queue are counted and dropped, and a crash may lose a call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import svcs
+
+    from ._model import Job, Node, Problem, Report, Run
+    from .interfaces import Executor, Schedule
+
+PROJECT = "systemprompt_jobs"
+MARKER = f"{PROJECT}_impl"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@functools.cache
+def names() -> frozenset[str]:
+    """Return the names of all hooks."""
+    return frozenset(
+        name
+        for name, value in vars(sys.modules[__name__]).items()
+        if inspect.isfunction(value) and hasattr(value, f"{PROJECT}_spec")
+    )
+
+
+# collect
+
+
+@hookspec
+def jobs() -> Iterable[Job[..., Any]]:  # type: ignore[empty-body]
+    """Say which jobs this plugin brings.
+
+    Called once, at collection, on the main thread. Return an iterable of what `@job` made.
+    A module of decorated functions needs no `jobs()`: its jobs are those defined inside it.
+    An exception degrades this plugin; the others work.
+
+    Example::
+
+        @hookimpl
+        def jobs():
+            return [cleanup, sync]
+    """
+
+
+# configure
+
+
+@hookspec
+def register_services(registry: svcs.Registry) -> None:
+    """Register what jobs get from `ctx.get(Type)`.
+
+    Called once, when a runtime first runs a job, on the calling thread. The return value is
+    ignored. `registry` is an `svcs.Registry`; each run gets its own container, which is closed
+    when the run ends. An exception degrades this plugin's services: the log names the plugin.
+
+    Example::
+
+        @hookimpl
+        def register_services(registry):
+            registry.register_factory(Mailer, Mailer.from_env)
+    """
+
+
+# provide
+
+
+@hookspec(firstresult=True)
+def parse_schedule(text: str, timezone: str) -> Schedule | None:
+    """Parse a schedule of another syntax.
+
+    Called at configuration, on the main thread, only for texts of the form `scheme: rest`;
+    plain text is always cron. Return a `Schedule`, or None to leave it to other plugins; the
+    first result wins. `text` is the whole text; `timezone` the IANA name that applies.
+    An exception degrades the job; its text becomes the reason.
+
+    Example::
+
+        @hookimpl
+        def parse_schedule(text, timezone):
+            if text.startswith("solar:"):
+                return Solar(text.removeprefix("solar:").strip(), timezone)
+    """
+
+
+@hookspec(firstresult=True)
+def make_executor(kind: str, settings: Mapping[str, Any]) -> Executor | None:
+    """Make the executor that runs functions.
+
+    Called once per executor when a runtime starts to run jobs, on the calling thread. Return an
+    `Executor`, or None to leave `kind` to other plugins; the first result wins. `settings`
+    holds at least `size`. An exception stops the start.
+
+    Example::
+
+        @hookimpl
+        def make_executor(kind, settings):
+            if kind == "threads":
+                return Threads(settings["size"])
+    """
+
+
+# observe: the scheduler
+
+
+@hookspec
+def scheduler_started(node: Node) -> None:
+    """Observe that a scheduler has registered its node and begins to claim ticks.
+
+    Called once per `serve` (or `Runtime.start()`), before any run of it is observed.
+
+    Example::
+
+        @hookimpl
+        def scheduler_started(node):
+            print("up:", node.id)
+    """
+
+
+@hookspec
+def scheduler_stopping(node: Node) -> None:
+    """Observe that a scheduler was asked to stop: it claims no more and lets runs end.
+
+    Example::
+
+        @hookimpl
+        def scheduler_stopping(node):
+            print("draining:", node.id)
+    """
+
+
+@hookspec
+def scheduler_stopped(node: Node) -> None:
+    """Observe that a scheduler has stopped; the last call it makes.
+
+    Example::
+
+        @hookimpl
+        def scheduler_stopped(node):
+            statsd.flush()
+    """
+
+
+# observe: ticks and runs
+
+
+@hookspec
+def tick_skipped(run: Run) -> None:
+    """Observe that a due tick will not run on purpose.
+
+    `run.reason` says why: `overlap`, or `catch-up` for a start-up run that a caught-up tick
+    makes unnecessary. Skipped start-up and manual runs are observed here too (`run.tick` is
+    None for them).
+
+    Example::
+
+        @hookimpl
+        def tick_skipped(run):
+            SKIPPED.labels(run.job_id, run.reason).inc()
+    """
+
+
+@hookspec
+def tick_missed(run: Run) -> None:
+    """Observe that ticks came and went while no scheduler could run them.
+
+    One call per stretch: `run.count` ticks from `run.tick` to `run.last_tick`.
+
+    Example::
+
+        @hookimpl
+        def tick_missed(run):
+            MISSED.labels(run.job_id).inc(run.count)
+    """
+
+
+@hookspec
+def run_started(run: Run) -> None:
+    """Observe that a function is being started; `run.attempt` says which time.
+
+    Example::
+
+        @hookimpl
+        def run_started(run):
+            RUNNING.labels(run.job_id).inc()
+    """
+
+
+@hookspec
+def run_succeeded(run: Run, report: Report) -> None:
+    """Observe that a run has succeeded.
+
+    Example::
+
+        @hookimpl
+        def run_succeeded(run, report):
+            LAST_SUCCESS.labels(run.job_id).set_to_current_time()
+    """
+
+
+@hookspec
+def run_failed(run: Run, report: Report) -> None:
+    """Observe that a run has failed for good; `report.error` and `report.traceback` say why.
+
+    Example::
+
+        @hookimpl
+        def run_failed(run, report):
+            page(f"{run.job_id}: {report.error}")
+    """
+
+
+@hookspec
+def run_cancelled(run: Run, report: Report) -> None:
+    """Observe that a run was still running when its scheduler's grace time ended.
+
+    Example::
+
+        @hookimpl
+        def run_cancelled(run, report):
+            print(run.job_id, "was cut off after", report.duration)
+    """
+
+
+@hookspec
+def run_lost(run: Run) -> None:
+    """Observe that a run's node died while the function ran; nobody knows how far it came.
+
+    Called in the process that noticed, which is another one than the one that ran it.
+
+    Example::
+
+        @hookimpl
+        def run_lost(run):
+            page(f"{run.job_id} was lost on {run.node}")
+    """
+
+
+@hookspec
+def run_finished(run: Run, report: Report | None) -> None:
+    """Observe any end of a run that had started, right after the hook of that end.
+
+    `report` is None for a lost run. Ticks that never ran have no call here.
+
+    Example::
+
+        @hookimpl
+        def run_finished(run, report):
+            RUNS.labels(run.job_id, run.state).inc()
+    """
+
+
+# observe: plugins
+
+
+@hookspec
+def plugin_failed(problem: Problem) -> None:
+    """Observe that a plugin or a job is degraded, or that an observer has raised.
+
+    Called for what is wrong at collection when a scheduler starts, and once per plugin when an
+    observer of it raises.
+
+    Example::
+
+        @hookimpl
+        def plugin_failed(problem):
+            print(problem.culprit, problem.reason)
+    """
