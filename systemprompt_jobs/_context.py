@@ -76,9 +76,9 @@ class JobContext:
     """
 
     run: Run
-    parameters: Mapping[str, Any] = field(default=EMPTY)
+    parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     enforce: bool = False
-    config: Mapping[str, Any] = field(default=EMPTY)
+    config: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     resources: Resources = field(repr=False)
     services: svcs.Container = field(repr=False)
 

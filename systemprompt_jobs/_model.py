@@ -68,7 +68,7 @@ class Job(Generic[P, R]):
     tags: tuple[str, ...] = ()
     timezone: str | None = None
     enabled: bool = True
-    parameters: Mapping[str, Any] = field(default=EMPTY)
+    parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     aliases: tuple[str, ...] = ()
     overlap: Overlap = Overlap.SKIP
 
@@ -186,7 +186,7 @@ class Collection:
     extensions: tuple[Extension, ...] = ()
     jobs: tuple[CollectedJob, ...] = ()
     blocked: tuple[str, ...] = ()
-    degraded: Mapping[str, Problem] = field(default=EMPTY)
+    degraded: Mapping[str, Problem] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +221,10 @@ class Plan:
     starts_up: bool
     overlap: Overlap
     enforce: bool
-    parameters: Mapping[str, Any] = field(default=EMPTY)
-    config: Mapping[str, Any] = field(default=EMPTY)
+    parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    config: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     listed: bool = False
-    sources: Mapping[str, tuple[Source, ...]] = field(default=EMPTY)
+    sources: Mapping[str, tuple[Source, ...]] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
 
 
@@ -259,7 +259,7 @@ class Run:
     attempt: int = 0
     fence: int = 1
     node: str = ""
-    parameters: Mapping[str, Any] = field(default=EMPTY)
+    parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     enforce: bool = False
     overlap: Overlap = Overlap.SKIP
     distribution: str = ""
