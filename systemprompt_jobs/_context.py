@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +14,7 @@ from ._model import EMPTY, Run
 from .errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     import svcs
@@ -49,6 +48,12 @@ class Resources:
             ) from None
         except (SQLAlchemyError, ImportError) as error:
             raise ServiceError(f"database {name!r} cannot be used: {error}") from error
+
+    def container(self) -> svcs.Container:
+        """Return a container for one run, to be used as a context manager."""
+        import svcs
+
+        return svcs.Container(self.registry)
 
     def close(self) -> None:
         """Give back every connection and close the services that live as long as the runtime."""

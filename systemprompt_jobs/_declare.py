@@ -172,12 +172,12 @@ class JobResult:
 
     @classmethod
     def success(cls) -> JobResult:
-        """The job did what it should."""
+        """Return the result of a job that did what it should."""
         return cls()
 
     @classmethod
     def failure(cls, message: str) -> JobResult:
-        """The job did not do what it should, and `message` says why."""
+        """Return the result of a job that did not do what it should; `message` says why."""
         return cls(ok=False, message=str(message))
 
     def with_message(self, message: str) -> JobResult:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -13,12 +12,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from datetime import datetime, timedelta
 
     from .interfaces import Schedule
 
 P = ParamSpec("P")
-R = TypeVar("R", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -53,14 +53,14 @@ class Overlap(StrEnum):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Job(Generic[P, R]):
+class Job(Generic[P, R_co]):
     """What a plugin declares: a function and its author's defaults.
 
     Made by `@job`. It is called like the function it wraps, hashed by identity and pickled by
     reference; nothing about it can change.
     """
 
-    function: Callable[P, R]
+    function: Callable[P, R_co]
     name: str
     description: str = ""
     schedule: str | Schedule = ""
@@ -81,7 +81,7 @@ class Job(Generic[P, R]):
         if inspect.iscoroutinefunction(self.function):
             _mark_coroutine_function(self)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:

@@ -44,7 +44,7 @@ def names() -> frozenset[str]:
     )
 
 
-# collect
+# --- collect ---
 
 
 @hookspec
@@ -63,7 +63,7 @@ def jobs() -> Iterable[Job[..., Any]]:  # type: ignore[empty-body]
     """
 
 
-# configure
+# --- configure ---
 
 
 @hookspec
@@ -82,7 +82,7 @@ def register_services(registry: svcs.Registry) -> None:
     """
 
 
-# provide
+# --- provide ---
 
 
 @hookspec(firstresult=True)
@@ -120,7 +120,7 @@ def make_executor(kind: str, settings: Mapping[str, Any]) -> Executor | None:
     """
 
 
-# observe: the scheduler
+# --- observe, the scheduler ---
 
 
 @hookspec
@@ -161,7 +161,7 @@ def scheduler_stopped(node: Node) -> None:
     """
 
 
-# observe: ticks and runs
+# --- observe, ticks and runs ---
 
 
 @hookspec
@@ -232,7 +232,7 @@ def run_failed(run: Run, report: Report) -> None:
 
 @hookspec
 def run_cancelled(run: Run, report: Report) -> None:
-    """Observe that a run was still running when its scheduler's grace time ended.
+    """Observe that a run was cut off, or given up before it began, because its node stopped.
 
     Example::
 
@@ -270,7 +270,19 @@ def run_finished(run: Run, report: Report | None) -> None:
     """
 
 
-# observe: plugins
+@hookspec
+def run_fenced(run: Run, report: Report) -> None:
+    """Observe that a report came too late and was discarded: the run was rescued meanwhile.
+
+    Example::
+
+        @hookimpl
+        def run_fenced(run, report):
+            print(run.job_id, "had been taken away after", report.duration)
+    """
+
+
+# --- observe, plugins ---
 
 
 @hookspec

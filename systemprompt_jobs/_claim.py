@@ -1,0 +1,269 @@
+"""Due ticks → runs held by this node: many in one transaction, each tick once."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ._model import Run, State, Trigger
+from ._schedule import Agenda, Decision, Stretch, decide
+from ._store import jobs as job_rows
+from ._store import runs as run_rows
+from ._store.schema import micros
+from .errors import ScheduleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from ._model import Node, Plan
+    from ._store import Store
+    from ._store.jobs import JobRow
+    from .interfaces import Clock, Schedule
+
+AHEAD = timedelta(milliseconds=250)
+"""How far ahead of its time a tick is claimed, so that its function starts on the instant."""
+
+_LONGEST_WAIT_S = 1.0
+"""Look at the wall clock this often: it may be stepped, and the machine may sleep."""
+
+_BATCH = 1000
+"""Jobs per claiming transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What one transaction claimed."""
+
+    runs: list[Run] = field(default_factory=list)
+    missed: list[Run] = field(default_factory=list)
+
+
+def fingerprint(schedule: Schedule | None, timezone: str, overlap: str) -> str:
+    """Return what two plans share exactly when they have the same ticks and policies."""
+    text = f"{schedule.text if schedule else ''}|{timezone}|{overlap}|{_zone_data_version()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _zone_data_version() -> str:
+    import tzdata
+
+    return tzdata.IANA_VERSION
+
+
+class Claimer:
+    """Claims the due ticks of this node's plans.
+
+    `lease_until` tells the end of a lease taken now; `took` receives what was claimed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        plans: Iterable[Plan],
+        node: Node,
+        clock: Clock,
+        lease_until: Callable[[], int],
+        took: Callable[[Claimed], None],
+    ) -> None:
+        self._store = store
+        self._plans = {plan.id: plan for plan in plans if plan.problem is None}
+        self._fingerprints = {
+            plan.id: fingerprint(plan.schedule, plan.timezone, plan.overlap)
+            for plan in self._plans.values()
+        }
+        self._node = node
+        self._clock = clock
+        self._lease_until = lease_until
+        self._took = took
+        self._agenda = Agenda()
+
+    def install(self, parse: Callable[[str, str], Schedule]) -> None:
+        """Write this node's plans over those in the database and fill the agenda.
+
+        The ticks that were due under another plan are settled under that plan first, in the
+        same transaction; `parse` reads its schedule.
+        """
+        now = self._clock.now()
+        with self._store.write() as connection:
+            job_rows.add_missing(connection, [self.row(plan) for plan in self._plans.values()])
+            rows = job_rows.lock(connection, self._plans)
+            settled = {
+                id_: self._settle(row, parse, now)
+                for id_, row in rows.items()
+                if row.next_tick and row.next_tick <= now and not self._continues(row)
+            }
+            claimed = self._record(connection, settled, now)
+            next_ticks = {id_: self._next_tick(row, now) for id_, row in rows.items()}
+            job_rows.install(
+                connection,
+                [self.row(self._plans[id_]) | {"next_tick": n} for id_, n in next_ticks.items()],
+            )
+        for id_, tick in next_ticks.items():
+            self._agenda.set(id_, tick)
+        self._took(claimed)
+
+    def row(self, plan: Plan) -> dict[str, Any]:
+        """Return the job row of a plan that no scheduler has taken on yet."""
+        return {
+            "id": plan.id,
+            "extension": plan.extension.name,
+            "name": plan.job.name,
+            "schedule": plan.schedule.text if plan.schedule else "",
+            "timezone": plan.timezone,
+            "fingerprint": self._fingerprints[plan.id],
+            "owner": self._node.id,
+            "distribution": plan.extension.distribution,
+            "version": plan.extension.version,
+            "next_tick": None,
+        }
+
+    def _continues(self, row: JobRow) -> bool:
+        """Return whether the ticks in the database are those of this node's plan."""
+        plan = self._plans[row.id]
+        return plan.enabled and plan.schedule is not None and self._owns(row)
+
+    def _next_tick(self, row: JobRow, now: datetime) -> datetime | None:
+        """Return the first tick that nothing has settled yet: the past is not made up."""
+        plan = self._plans[row.id]
+        if not plan.enabled or plan.schedule is None:
+            return None
+        if self._owns(row) and row.next_tick is not None:
+            return row.next_tick
+        return plan.schedule.next(max(now, row.last_tick or now))
+
+    def _settle(
+        self, row: JobRow, parse: Callable[[str, str], Schedule], now: datetime
+    ) -> Decision:
+        """Decide on what was due under a plan that is being replaced."""
+        assert row.next_tick is not None  # noqa: S101  # the caller asked
+        try:
+            decision = decide(parse(row.schedule, row.timezone), row.next_tick, now)
+        except ScheduleError:  # of a syntax that no plugin brings any more
+            decision = Decision(row.next_tick, None, row.next_tick, None)
+        if self._plans[row.id].enabled or decision.run is None:
+            return decision
+        missed = decision.missed
+        stretch = Stretch(row.next_tick, decision.last, 1 + (missed.count if missed else 0))
+        return replace(decision, run=None, missed=stretch)
+
+    def step(self) -> float | None:
+        """Claim what is due; return the seconds until there may be more."""
+        now = self._clock.now()
+        due = self._agenda.due(now + AHEAD)
+        for start in range(0, len(due), _BATCH):
+            self._took(self._claim(due[start : start + _BATCH], now))
+        first = self._agenda.first()
+        if first is None:
+            return None
+        until = (first - AHEAD - self._clock.now()).total_seconds()
+        return min(max(until, 0.0), _LONGEST_WAIT_S)
+
+    def _claim(self, due: Sequence[str], now: datetime) -> Claimed:
+        decisions: dict[str, Decision] = {}
+        with self._store.write() as connection:
+            rows = job_rows.lock(connection, due)
+            for id_ in due:
+                row = rows.get(id_)
+                if row and self._owns(row) and row.next_tick and row.next_tick <= now + AHEAD:
+                    schedule = self._plans[id_].schedule
+                    assert schedule is not None  # noqa: S101  # a plan without one has no tick
+                    decisions[id_] = decide(schedule, row.next_tick, now)
+            claimed = self._record(connection, decisions, now)
+        for id_ in due:
+            row = rows.get(id_)
+            if id_ in decisions:
+                self._agenda.set(id_, decisions[id_].next)
+            elif row is not None:  # another node was faster, or the plan is not ours any more
+                self._agenda.set(id_, row.next_tick if self._owns(row) else None)
+        return claimed
+
+    def _owns(self, row: JobRow) -> bool:
+        return row.fingerprint == self._fingerprints[row.id]
+
+    def _record(
+        self, connection: Connection, decisions: Mapping[str, Decision], now: datetime
+    ) -> Claimed:
+        runs = run_rows.add(
+            connection,
+            [
+                self._claimed(self._plans[id_], f"t:{micros(decision.run)}", decision.run, now)
+                for id_, decision in decisions.items()
+                if decision.run is not None
+            ],
+        )
+        missed = run_rows.add(
+            connection,
+            [
+                self._missed(self._plans[id_], decision.missed, now)
+                for id_, decision in decisions.items()
+                if decision.missed is not None
+            ],
+        )
+        job_rows.advance(
+            connection,
+            [
+                {"key": id_, "new_next": decision.next, "new_last": decision.last}
+                for id_, decision in decisions.items()
+            ],
+        )
+        return Claimed(runs, missed)
+
+    def _claimed(
+        self, plan: Plan, key: str, tick: datetime | None, now: datetime
+    ) -> dict[str, Any]:
+        values = run_values(plan, key, Trigger.SCHEDULE, now)
+        return {
+            **values,
+            "tick_at": tick,
+            "node": self._node.id,
+            "lease_until": self._lease_until(),
+        }
+
+    def _missed(self, plan: Plan, stretch: Stretch, now: datetime) -> dict[str, Any]:
+        values = run_values(plan, f"t:{micros(stretch.first)}", Trigger.SCHEDULE, now)
+        return {
+            **values,
+            "state": State.MISSED,
+            "tick_at": stretch.first,
+            "last_tick": stretch.last,
+            "count": stretch.count,
+            "finished": now,
+        }
+
+
+def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[str, Any]:
+    """Return the columns of a new run of this plan, claimed by nobody yet.
+
+    All rows of one INSERT need the same columns, so those that differ by state are here too.
+    """
+    return {
+        "job_id": plan.id,
+        "dedup_key": key,
+        "trigger": trigger,
+        "state": State.CLAIMED,
+        "reason": "",
+        "tick_at": None,
+        "last_tick": None,
+        "count": 1,
+        "node": "",
+        "lease_until": None,
+        "parameters": dict(plan.parameters),
+        "enforce": plan.enforce,
+        "overlap": plan.overlap,
+        "fingerprint": fingerprint(plan.schedule, plan.timezone, plan.overlap),
+        "distribution": plan.extension.distribution,
+        "version": plan.extension.version,
+        "created": now,
+        "finished": None,
+    }
+
+
+def manual_key() -> str:
+    """Return a dedup key that nobody else has: each manual trigger is a run of its own."""
+    return f"m:{uuid.uuid4().hex}"

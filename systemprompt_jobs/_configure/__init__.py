@@ -1,0 +1,25 @@
+"""Configure: layers of settings and what plugins declared → Plans, each value with its source.
+
+`_project` finds the files, `_yaml` reads them with line numbers, `_schema` says what may stand
+in them, `_layers` holds what each layer gives, `_settings` lays them over each other, and
+`_plans` decides for each job.
+"""
+
+from __future__ import annotations
+
+from ._layers import Entry
+from ._plans import make_plans, make_warnings
+from ._project import Project, find_project
+from ._settings import Settings, load_settings
+from ._yaml import parse_value
+
+__all__ = [
+    "Entry",
+    "Project",
+    "Settings",
+    "find_project",
+    "load_settings",
+    "make_plans",
+    "make_warnings",
+    "parse_value",
+]

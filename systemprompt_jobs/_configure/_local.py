@@ -1,0 +1,29 @@
+"""Which local code may load: files and packages that nobody else may write to."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def refusal(path: Path) -> str:
+    """Return why `path` is not loaded as a local plugin, empty if it may be."""
+    try:
+        if path.is_dir():
+            if not (path / "__init__.py").is_file():
+                return "is a folder without an __init__.py"
+            return next(filter(None, map(_exposure, (path, *sorted(path.rglob("*"))))), "")
+        if not path.is_file():
+            return "does not exist"
+        return "is no .py file" if path.suffix != ".py" else _exposure(path)
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {error}"
+
+
+def _exposure(path: Path) -> str:
+    if path.stat().st_mode & stat.S_IWOTH:
+        return f"is refused because everybody may write to {path}: chmod o-w {path}"
+    return ""

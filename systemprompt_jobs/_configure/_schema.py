@@ -1,0 +1,152 @@
+"""What may stand under `scheduler:` and in its jobs, as pydantic models, and their errors."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictStr,
+    ValidationError,
+)
+
+from .. import _durations
+from .._model import Problem
+from .._parameters import near, shown
+from ._urls import check_own_url, check_url
+from ._yaml import Loc, path_text
+from ._zones import check_zone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .._model import Place
+
+_WORDS = {"true": True, "yes": True, "on": True, "1": True} | {
+    "false": False, "no": False, "off": False, "0": False,
+}  # fmt: skip
+_WANTED = {
+    "string_type": "text",
+    "model_type": "a mapping such as `extension: my-extension`",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "string_too_short": "a name",
+}
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _WORDS:
+        return _WORDS[value.lower()]
+    raise ValueError(f"is {shown(value)}, not true or false")
+
+
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"is {shown(value)}, not a whole number")  # noqa: TRY004 - for pydantic
+    return value
+
+
+def _lease(value: timedelta) -> timedelta:
+    if value < timedelta(seconds=1):
+        raise ValueError("must be at least 1s")
+    return value
+
+
+Flag = Annotated[bool, PlainValidator(_flag)]
+Name = Annotated[StrictStr, Field(min_length=1)]
+Zone = Annotated[StrictStr, AfterValidator(check_zone)]
+Duration = Annotated[timedelta, PlainValidator(_durations.parse)]
+
+
+class Scheduler(BaseModel):
+    """`scheduler:`, one layer of it: what is not set was not given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: Flag | None = None
+    timezone: Zone | None = None
+    database: Annotated[StrictStr, AfterValidator(check_own_url)] | None = None
+    databases: dict[str, Annotated[StrictStr, AfterValidator(check_url)]] | None = None
+    local_plugins: list[Name] | None = None
+    workers: Annotated[int, BeforeValidator(_no_flag), Field(ge=1, le=1000)] | None = None
+    shutdown_grace: Duration | None = None
+    lease: Annotated[Duration, AfterValidator(_lease)] | None = None
+    unknown_jobs: Literal["error", "warn"] | None = None
+    unlisted_jobs: Literal["run", "ignore"] | None = None
+    extensions: dict[str, dict[str, Any]] | None = None
+    jobs: list[Any] | None = None
+
+
+class JobEntry(BaseModel):
+    """One item of `scheduler.jobs`: what is not set was not given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    extension: Name | None = None
+    job: Name | None = None
+    name: Name | None = None
+    enabled: Flag | None = None
+    schedule: StrictStr | None = None
+    timezone: Zone | None = None
+    parameters: dict[str, Any] | None = None
+    enforce: Flag | None = None
+    overlap: Literal["skip", "allow"] | None = None
+
+
+def check(
+    model: type[BaseModel],
+    data: Any,
+    place: Callable[[Loc], Place],
+    culprit: Callable[[Loc], str] = path_text,
+    at: Loc = (),
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the values of `data` that fit `model`, by name, and a problem for each other.
+
+    `at` is where in the document `data` stands; `place` and `culprit` name places in it.
+    """
+    try:
+        return _given(model.model_validate(data)), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    problems = []
+    for detail in details:
+        loc: Loc = (*at, *detail["loc"])
+        reason, remedy = _explain(detail, model)
+        problems.append(Problem(culprit(loc), reason, place(loc), remedy))
+    if not isinstance(data, dict):
+        return {}, problems
+    wrong = {detail["loc"][0] for detail in details}
+    sound = {key: value for key, value in data.items() if key not in wrong}
+    return _given(model.model_validate(sound)), problems
+
+
+def _given(model: BaseModel) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in model.model_fields_set}
+
+
+def _explain(detail: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str]:
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        fields = list(model.model_fields)
+        return "unknown key", near(detail["loc"][0], fields) or f"known are {', '.join(fields)}"
+    if kind == "value_error":
+        return str(context["error"]), ""
+    if kind not in _WANTED:
+        return f"is {shown(value)}: {detail['msg']}", ""
+    quote = kind == "string_type" and isinstance(value, (bool, int, float))
+    remedy = "put it in quotes" if quote else ""
+    return f"is {shown(value)}, not {_WANTED[kind].format(**context)}", remedy

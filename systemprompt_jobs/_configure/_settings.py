@@ -1,0 +1,142 @@
+"""Lay the layers over each other: one value per setting, and who set it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from .._model import Place, Problem
+from . import _local, _urls
+from ._layers import (
+    DEFAULTS,
+    Entry,
+    Layer,
+    default_layer,
+    environment_layer,
+    file_layer,
+)
+from ._project import CONFIG, PROFILE
+from ._yaml import path_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import timedelta
+    from pathlib import Path
+
+    from .._model import Source
+    from ._project import Project
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting of the scheduler with all file and environment layers applied.
+
+    `database` and `databases` are SQLAlchemy URLs whose relative SQLite paths are resolved
+    against `root`; `local_plugins` are existing, trustworthy files or package folders.
+    `extensions` maps an extension's name to its own section. `sources` maps each setting, and
+    each `databases.<name>` and `extensions.<name>`, to its layers, lowest first, as they were
+    written (passwords masked). `problems` is all that is wrong so far, in file order: the values
+    it concerns are left at the layer below.
+    """
+
+    root: Path
+    enabled: bool
+    timezone: str
+    database: str
+    databases: Mapping[str, str]
+    local_plugins: tuple[Path, ...]
+    workers: int
+    shutdown_grace: timedelta
+    lease: timedelta
+    unknown_jobs: Literal["error", "warn"]
+    unlisted_jobs: Literal["run", "ignore"]
+    extensions: Mapping[str, Mapping[str, Any]]
+    entries: tuple[Entry, ...]
+    sources: Mapping[str, tuple[Source, ...]]
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+
+def load_settings(project: Project, environ: Mapping[str, str]) -> Settings:
+    """Return the settings of `project` and `environ`.
+
+    Wrong content never raises: it is collected in `problems`.
+    """
+    config = [file_layer(project.config, shared=False)] if project.config else []
+    profile = [file_layer(project.profile, shared=True)] if project.profile else []
+    layers = [default_layer(), *config, *profile, environment_layer(environ)]
+    values = {key: layer.given[key] for layer in layers for key in DEFAULTS if key in layer.given}
+    plugins, refused = _local_plugins(project.root, layers)
+    values |= {
+        "database": _urls.resolve(values["database"], project.root),
+        "databases": MappingProxyType(
+            {name: _urls.resolve(url, project.root) for name, url in _named("databases", layers)}
+        ),
+        "local_plugins": plugins,
+        "extensions": _sections(layers),
+    }
+    return Settings(
+        root=project.root,
+        **values,
+        entries=tuple(entry for layer in layers for entry in layer.entries),
+        sources=_sources(layers),
+        problems=in_file_order([p for layer in layers for p in layer.problems] + refused),
+        warnings=tuple(_misnamed(project.root)),
+    )
+
+
+def in_file_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return problems by file (config.yaml first) and line; those without a file last."""
+
+    def position(problem: Problem) -> tuple[bool, bool, int]:
+        file = problem.place.file
+        return file is None, file is not None and file.name == PROFILE.name, problem.place.line or 0
+
+    return tuple(sorted(problems, key=position))
+
+
+def _named(key: str, layers: Sequence[Layer]) -> Iterator[tuple[str, Any]]:
+    for layer in layers:
+        yield from layer.given.get(key, {}).items()
+
+
+def _sections(layers: Sequence[Layer]) -> Mapping[str, Mapping[str, Any]]:
+    sections: dict[str, dict[str, Any]] = {}
+    for name, section in _named("extensions", layers):
+        sections[name] = sections.get(name, {}) | section
+    return MappingProxyType({name: MappingProxyType(own) for name, own in sections.items()})
+
+
+def _sources(layers: Sequence[Layer]) -> Mapping[str, tuple[Source, ...]]:
+    sources: dict[str, tuple[Source, ...]] = {}
+    for layer in layers:
+        for key in layer.given.keys() & DEFAULTS.keys():
+            sources[key] = (*sources.get(key, ()), layer.source(key))
+        for key in ("databases", "extensions"):
+            for name in layer.given.get(key, ()):
+                path = f"{key}.{name}"
+                sources[path] = (*sources.get(path, ()), layer.source(key, name))
+    return MappingProxyType(sources)
+
+
+def _local_plugins(root: Path, layers: Sequence[Layer]) -> tuple[tuple[Path, ...], list[Problem]]:
+    """Return what may load of the highest layer's list, and a problem for each that may not."""
+    layer = next(layer for layer in reversed(layers) if "local_plugins" in layer.given)
+    usable: list[Path] = []
+    problems = []
+    for index, text in enumerate(layer.given["local_plugins"]):
+        path, loc = root / text, ("local_plugins", index)
+        if reason := _local.refusal(path):
+            place = layer.document.place(loc)
+            problems.append(Problem(path_text(loc), f"{path} {reason}", place))
+        elif path not in usable:
+            usable.append(path)
+    return tuple(usable), problems
+
+
+def _misnamed(root: Path) -> Iterator[Problem]:
+    for right in (CONFIG, PROFILE):
+        wrong = root / right.with_suffix(".yml")
+        if wrong.exists():
+            yield Problem(wrong.name, "is not read", Place(wrong), f"call it {right.name}")

@@ -1,0 +1,136 @@
+"""Keeps this node's leases alive and settles the runs of nodes that have died."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._clock import boot_id
+from ._claim import Claimed
+from ._store import nodes as node_rows
+from ._store import runs as run_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from ._model import Node
+    from ._observe import Observer
+    from ._store import Store
+    from .interfaces import Clock
+
+_PENDING_EVERY_S = 1.0
+_PENDING_BATCH = 100
+
+
+class Keeper:
+    """Heartbeats, rescues and takes over pending runs.
+
+    A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
+    if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
+    failed statement between: so an outage never expires everything at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        node: Node,
+        clock: Clock,
+        lease_s: float,
+        *,
+        job_ids: Collection[str],
+        held: Callable[[], list[tuple[int, int]]],
+        took: Callable[[Claimed], None],
+        observer: Observer,
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._clock = clock
+        self._lease_s = lease_s
+        self._job_ids = job_ids
+        self._held = held
+        self._took = took
+        self._observer = observer
+        self._boot = boot_id()
+        self._renewed = float("-inf")
+        self._suspects: set[tuple[int, int, int]] = set()
+
+    def lease_until(self) -> int:
+        """Return the end of a lease taken now, in monotonic microseconds of this boot."""
+        return int((self._clock.monotonic() + self._lease_s) * 1_000_000)
+
+    def may_start(self) -> bool:
+        """Return whether this node's lease still holds."""
+        return self._clock.monotonic() < self._renewed + self._lease_s
+
+    def join(self, kind: str, workers: int, job_set: str) -> None:
+        """Register the node. `kind` is `scheduler` or `command`."""
+        sent = self._clock.monotonic()
+        now = self._clock.now()
+        with self._store.write() as connection:
+            node_rows.join(
+                connection,
+                {
+                    "id": self._node.id,
+                    "host": self._node.host,
+                    "pid": self._node.pid,
+                    "boot": self._boot,
+                    "kind": kind,
+                    "version": self._node.version,
+                    "job_set": job_set,
+                    "workers": workers,
+                    "started": now,
+                    "heartbeat": now,
+                    "lease_until": self.lease_until(),
+                },
+            )
+        self._renewed = sent
+
+    def leave(self) -> None:
+        """Say that the node has stopped by itself."""
+        with self._store.write() as connection:
+            node_rows.leave(connection, self._node.id, self._clock.now())
+
+    def step(self) -> float | None:
+        """Do what is due; return the seconds until the next time."""
+        try:
+            if self._clock.monotonic() >= self._renewed + self._lease_s / 3:
+                self._beat()
+                self._rescue()
+            self._take_pending()
+        except Exception:
+            self._suspects.clear()
+            raise
+        return min(_PENDING_EVERY_S, self._lease_s / 3)
+
+    def _beat(self) -> None:
+        sent = self._clock.monotonic()
+        with self._store.write() as connection:
+            node_rows.beat(connection, self._node.id, self._clock.now(), self.lease_until())
+            run_rows.renew(connection, self._held(), self.lease_until())
+        self._renewed = sent
+
+    def _rescue(self) -> None:
+        now = self._clock.now()
+        with self._store.read() as connection:
+            seen = set(
+                run_rows.expired(connection, int(self._clock.monotonic() * 1_000_000), self._boot)
+            )
+        dead = seen & self._suspects
+        self._suspects = seen - dead
+        if not dead:
+            return
+        with self._store.write() as connection:
+            lost = run_rows.rescue(connection, dead, now)
+        for run in lost:
+            self._observer.put("run_lost", run=run)
+            self._observer.put("run_finished", run=run, report=None)
+
+    def _take_pending(self) -> None:
+        now = self._clock.now()
+        with self._store.read() as connection:
+            if not run_rows.any_pending(connection, now):
+                return
+        with self._store.write() as connection:
+            runs = run_rows.take_pending(
+                connection, self._job_ids, self._node.id, now, self.lease_until(), _PENDING_BATCH
+            )
+        self._took(Claimed(runs))

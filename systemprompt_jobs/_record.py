@@ -1,0 +1,197 @@
+"""The writer: gates and finishes in groups, one commit each; then starts and observes."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import deque
+from datetime import UTC, datetime
+from itertools import count
+from typing import TYPE_CHECKING
+
+from ._model import Report, Run, State
+from ._store import runs as run_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ._observe import Observer
+    from ._store import Store
+    from .interfaces import Clock
+
+_GROUP = 500
+"""Reports per transaction."""
+
+WINDOW_S = 0.05
+"""Beyond its free workers, a pool is given as many runs as it started in this time.
+
+More would start sooner under load, and lose more unstarted runs to a `kill -9`.
+"""
+
+_LONGEST_WAIT_S = 1.0
+
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+
+
+class Recorder:
+    """Gates runs whose time has come, hands them to `start`, and records their reports.
+
+    `size` is how many functions the executor runs at once. `may_start` says whether this node's
+    lease still holds. `ended` is told of each run that reached its end, after the commit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        observer: Observer,
+        clock: Clock,
+        *,
+        size: int,
+        lease_until: Callable[[], int],
+        may_start: Callable[[], bool],
+        start: Callable[[Run], None],
+        ended: Callable[[Run], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._observer = observer
+        self._clock = clock
+        self._size = size
+        self._lease_until = lease_until
+        self._may_start = may_start
+        self._start = start
+        self._ended = ended
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._order = count()
+        self._waiting: list[tuple[datetime, int, Run]] = []  # a heap, by tick
+        self._gating: list[Run] = []
+        self._started: dict[int, Run] = {}  # gated, and not yet reported
+        self._reports: deque[tuple[Run, Report]] = deque()
+        self._recent: deque[float] = deque()
+        self._closed = False
+
+    # --- what other threads call ---
+
+    def offer(self, runs: Iterable[Run]) -> None:
+        """Take runs that this node has claimed."""
+        with self._lock:
+            for run in runs:
+                heapq.heappush(self._waiting, (run.tick or _ALWAYS, next(self._order), run))
+        self._wake()
+
+    def began(self) -> None:
+        """Note that a worker has just begun a run."""
+        self._recent.append(self._clock.monotonic())
+
+    def report(self, run: Run, report: Report) -> None:
+        """Take what an attempt ended in."""
+        with self._lock:
+            self._started.pop(run.id, None)
+            self._reports.append((run, report))
+        self._wake()
+
+    def held(self) -> list[tuple[int, int]]:
+        """Return the (run, fence) pairs that this node holds."""
+        with self._lock:
+            runs = [run for _, _, run in self._waiting]
+            runs += [*self._gating, *self._started.values()]
+            runs += [run for run, _ in self._reports]
+        return [(run.id, run.fence) for run in runs]
+
+    def running(self) -> list[Run]:
+        """Return the runs whose function has been started and has not reported yet."""
+        with self._lock:
+            return list(self._started.values())
+
+    def close(self) -> list[Run]:
+        """Gate nothing more; return the claimed runs that were not started."""
+        with self._lock:
+            self._closed = True
+            unstarted = [run for _, _, run in self._waiting]
+            self._waiting.clear()
+        return unstarted
+
+    # --- the writer's thread ---
+
+    def step(self) -> float | None:
+        """Write one group; return the seconds until there may be another."""
+        reports, ready = self._take()
+        if reports or ready:
+            self._write(reports, ready)
+            return 0.0
+        return self._until_next()
+
+    def _take(self) -> tuple[list[tuple[Run, Report]], list[Run]]:
+        now = self._clock.now()
+        with self._lock:
+            reports = [self._reports[i] for i in range(min(len(self._reports), _GROUP))]
+            room = self._room()
+            while room > 0 and self._waiting and self._waiting[0][0] <= now:
+                self._gating.append(heapq.heappop(self._waiting)[2])
+                room -= 1
+            return reports, list(self._gating)
+
+    def _room(self) -> int:
+        if self._closed or not self._may_start():
+            return 0
+        horizon = self._clock.monotonic() - WINDOW_S
+        while self._recent and self._recent[0] < horizon:
+            self._recent.popleft()
+        return self._size + len(self._recent) - len(self._started) - len(self._gating)
+
+    def _write(self, reports: list[tuple[Run, Report]], ready: list[Run]) -> None:
+        """Commit one group. What fails to commit stays where it is and is tried again."""
+        with self._store.write() as connection:
+            ended = run_rows.finish(connection, reports)
+            started, skipped = run_rows.gate(
+                connection, ready, self._clock.now(), self._lease_until()
+            )
+        with self._lock:
+            for _ in reports:
+                self._reports.popleft()
+            self._gating.clear()
+            self._started.update((run.id, run) for run in started)
+        for run in started:
+            self._start(run)
+        self._observe(reports, ended, started, skipped)
+
+    def _observe(
+        self,
+        reports: list[tuple[Run, Report]],
+        ended: list[Run],
+        started: list[Run],
+        skipped: list[Run],
+    ) -> None:
+        accepted = {(run.id, run.fence): run for run in ended}
+        for run, report in reports:
+            run_now = accepted.get((run.id, run.fence))
+            if run_now is None:
+                self._observer.put("run_fenced", run=run, report=report)
+                continue
+            self._observer.put(f"run_{report.outcome}", run=run_now, report=report)
+            self._observer.put("run_finished", run=run_now, report=report)
+            self._ended(run_now)
+        for run in skipped:
+            self._observer.put("tick_skipped", run=run)
+            self._ended(run)
+        for run in started:
+            self._observer.put("run_started", run=run)
+
+    def _until_next(self) -> float | None:
+        with self._lock:
+            if not self._waiting or self._closed:
+                return None
+            until = (self._waiting[0][0] - self._clock.now()).total_seconds()
+        # At zero there is no room: a report or a renewed lease wakes us, or this does.
+        return min(until, _LONGEST_WAIT_S) if until > 0 else WINDOW_S
+
+    def flush(self) -> None:
+        """Write all reports that have come in."""
+        while self._reports:
+            self.step()
+
+
+def cancelled(run: Run, now: datetime, why: str) -> Report:
+    """Return the report of a run that was cut off."""
+    return Report(State.CANCELLED, run.started or now, now, message=why)

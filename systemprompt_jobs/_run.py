@@ -1,0 +1,152 @@
+"""One attempt: call the function and turn whatever comes of it into a report."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from . import _parameters
+from ._context import JobContext
+from ._declare import JobResult
+from ._model import Report, Run, State
+from .errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from ._context import Resources
+    from ._model import Plan
+
+MAX_MESSAGE = 10_000
+"""Characters of a message or an error that are kept."""
+
+MAX_TRACEBACK = 100_000
+"""Characters of a traceback that are kept, from its end."""
+
+_MAX_COUNT = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    state: State
+    message: str = ""
+    processed: int | None = None
+    failed: int | None = None
+    error: str = ""
+    traceback: str = ""
+
+
+def attempt(plan: Plan, run: Run, resources: Resources, now: Callable[[], datetime]) -> Report:
+    """Call the job's function for this run and report what came of it. Raises nothing."""
+    started = now()
+    try:
+        outcome = _judge(_call(plan, run, resources))
+    except BaseException as error:  # noqa: BLE001  # sys.exit() ends a run, not the worker
+        outcome = _failure(error)
+    return Report(
+        outcome=outcome.state,
+        started=started,
+        finished=max(started, now()),
+        message=_clip(outcome.message),
+        processed=_count(outcome.processed),
+        failed=_count(outcome.failed),
+        error=_clip(outcome.error),
+        traceback=_clean(outcome.traceback[-MAX_TRACEBACK:]),
+    )
+
+
+def _call(plan: Plan, run: Run, resources: Resources) -> object:
+    parameters = _parameters.validate(plan.job, run.parameters)
+    with resources.container() as services:
+        context = JobContext(
+            run=run,
+            parameters=parameters,
+            enforce=run.enforce,
+            config=plan.config,
+            resources=resources,
+            services=services,
+        )
+        arguments = (context,) if _parameters.takes_context(plan.job) else ()
+        if not plan.job.is_async:
+            return plan.job.function(*arguments, **parameters)
+        import asyncio
+
+        return asyncio.run(plan.job.function(*arguments, **parameters))
+
+
+def _judge(result: object) -> _Outcome:
+    if result is None:
+        return _Outcome(State.SUCCEEDED)
+    if isinstance(result, str):
+        return _Outcome(State.SUCCEEDED, message=result)
+    if isinstance(result, JobResult):
+        return _Outcome(
+            State.SUCCEEDED if result.ok else State.FAILED,
+            message=result.message,
+            processed=result.processed,
+            failed=result.failed,
+            error="" if result.ok else result.message or "the job returned a failure",
+        )
+    kind = type(result).__name__
+    structlog.get_logger("systemprompt_jobs").warning("result_ignored", type=kind)
+    return _Outcome(
+        State.SUCCEEDED, message=f"returned {kind}, ignored: return None, text or a JobResult"
+    )
+
+
+def _failure(error: BaseException) -> _Outcome:
+    if isinstance(error, ParameterError):
+        return _Outcome(State.FAILED, error=str(error))
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    return _Outcome(
+        State.FAILED,
+        error=f"{name}: {_text_of(error)}",
+        traceback=_traceback_of(error),
+    )
+
+
+def _text_of(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the job called sys.exit({error.code!r})"
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001  # a plugin's __str__
+        return f"(its text cannot be shown: {type(broken).__name__})"
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return the traceback from the job's own code on."""
+    entry = error.__traceback__
+    while entry is not None and entry.tb_frame.f_code.co_filename == __file__:
+        entry = entry.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, entry))
+    except Exception:  # noqa: BLE001  # a plugin's __str__
+        return "".join(traceback.format_tb(entry))
+
+
+def _clip(text: str) -> str:
+    if len(text) <= MAX_MESSAGE:
+        return _clean(text)
+    return _clean(text[:MAX_MESSAGE]) + f" … (cut, {len(text):,} characters in all)"
+
+
+def _clean(text: str) -> str:
+    """Replace what databases refuse in a text: NUL and lone surrogates."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def _count(value: Any) -> int | None:
+    """Return a count of items as a database can keep it; None for what is no whole number."""
+    if not isinstance(value, int):
+        return None
+    return max(-_MAX_COUNT, min(int(value), _MAX_COUNT))

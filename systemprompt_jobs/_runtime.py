@@ -1,0 +1,384 @@
+"""The public `Runtime`: loads plugins and configuration, starts and stops a node, answers."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from . import _calendar, _configure, _parameters, hookspecs
+from ._clock import SystemClock, boot_id
+from ._collect import collect
+from ._model import Job, Plan, Problem, Run, State
+from ._overview import JobOverview, NodeOverview, SchedulerOverview
+from .errors import (
+    AmbiguousJobError,
+    ConfigurationError,
+    ParameterError,
+    ScheduleError,
+    UnknownJobError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from ._context import Resources
+    from ._node import LiveNode
+    from ._store import Store
+    from .interfaces import Clock, Executor, Schedule
+
+BUILT_IN = ("intervals", "threads", "logs")
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
+_TROUBLE = (State.FAILED, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
+
+
+class Runtime:
+    """Plugins collected and configuration applied; several can live in one process.
+
+    - `root`: the project's folder; else `SYSTEMPROMPT_ROOT`, else found upwards from the
+      working directory.
+    - `plugins`, `no_plugins`: entry-point names or modules to load, and names to keep out.
+    - `environ`, `clock`: what to read instead of the process's own.
+    - `trace`: print every hook call to standard error.
+
+    Used as a context manager it is a running scheduler. It installs no signal handlers and
+    configures no logging.
+
+    Raises UsageError for a plugin in `plugins` that does not exist, and ConfigurationError for
+    a `root` that is no folder. Everything else that is wrong with the configuration is raised
+    by `plans`, in one ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        root: Path | str | None = None,
+        *,
+        plugins: Sequence[str] = (),
+        no_plugins: Iterable[str] = (),
+        environ: Mapping[str, str] = os.environ,
+        clock: Clock | None = None,
+        trace: bool = False,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._manager = _new_manager(trace=trace)
+        self.project = _configure.find_project(root, environ, Path.cwd())
+        self.settings = _configure.load_settings(self.project, environ)
+        self.collection = collect(
+            self._manager,
+            modules=plugins,
+            files=self.settings.local_plugins,
+            blocked=no_plugins,
+            allowed=environ.get("SYSTEMPROMPT_PLUGINS"),
+        )
+        self.warnings = _configure.make_warnings(self.settings, self.collection)
+        self._live: LiveNode | None = None
+        self._resources: Resources | None = None
+        self._opened: Store | None = None
+        self._plans: tuple[Plan, ...] | ConfigurationError
+        try:
+            self._plans = _configure.make_plans(self.settings, self.collection, self.parse)
+        except ConfigurationError as error:
+            self._plans = error
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """One plan per job, degraded and disabled ones included. Raises ConfigurationError."""
+        if isinstance(self._plans, ConfigurationError):
+            raise self._plans
+        return self._plans
+
+    @property
+    def degraded(self) -> tuple[Problem, ...]:
+        """What is wrong with plugins and jobs; the others work."""
+        found = dict(self.collection.degraded)
+        if not isinstance(self._plans, ConfigurationError):
+            found |= {plan.id: plan.problem for plan in self._plans if plan.problem}
+        return tuple(found.values())
+
+    def parse(self, text: str, timezone: str) -> Schedule:
+        """Return the schedule of a text: cron, or what a plugin makes of `scheme: text`.
+
+        Raises ScheduleError.
+        """
+        if not _SCHEME.match(text):
+            return _calendar.parse(text, timezone)
+        found: Schedule | None = self._manager.hook.parse_schedule(text=text, timezone=timezone)
+        if found is None:
+            scheme = text.partition(":")[0]
+            raise ScheduleError(f"{text!r}: no plugin knows schedules of the form '{scheme}: …'")
+        return found
+
+    def find(self, name: str) -> Plan:
+        """Return the plan of a job id or of a short name or alias that is unique.
+
+        Raises UnknownJobError or AmbiguousJobError.
+        """
+        found = [plan for plan in self.plans if name in _names(plan)]
+        exact = [plan for plan in found if plan.id == name]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+        if found:
+            raise AmbiguousJobError(
+                f"several jobs are called {name!r}: {', '.join(plan.id for plan in found)}"
+            )
+        known = sorted({known for plan in self.plans for known in (plan.id, plan.job.name)})
+        near = difflib.get_close_matches(name, known, 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `list` for all jobs"
+        raise UnknownJobError(f"there is no job {name!r}; {hint}")
+
+    # --- at work ---
+
+    def start(self) -> None:
+        """Start as a scheduler: migrate the database, catch up, run start-up jobs, claim ticks.
+
+        Returns when ticks are being claimed. Raises StoreError.
+        """
+        self._live_node().start_ticking(self.parse, self.degraded)
+
+    def stop(self, grace: timedelta | None = None) -> None:
+        """Stop: claim nothing, let runs end for `grace` (the setting unless given), cut off."""
+        if self._live is not None:
+            seconds = (self.settings.shutdown_grace if grace is None else grace).total_seconds()
+            self._live.stop(seconds)
+            self._live = None
+        if self._resources is not None:
+            self._resources.close()
+            self._resources = None
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def __enter__(self) -> Runtime:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def run(
+        self,
+        *names: str,
+        parameters: Mapping[str, Any] | None = None,
+        enforce: bool | None = None,
+        who: str = "",
+    ) -> list[Run]:
+        """Run jobs here and now, and return their runs when all have ended.
+
+        They are recorded, gated and take slots like any run; disabled jobs run too.
+        `parameters` are laid over the configured ones, `enforce` replaces the configured value.
+        Raises UnknownJobError, AmbiguousJobError, ParameterError, UsageError for a degraded
+        job, and StoreError; then nothing has run.
+        """
+        plans = [self._runnable(name) for name in names]
+        wanted = [(plan, self._checked(plan, parameters or {})) for plan in plans]
+        live = self._live
+        if live is None:
+            live = self._live_node()
+            live.start_waiting()
+        answers = [
+            live.trigger(
+                plan, values, enforce=plan.enforce if enforce is None else enforce, who=who
+            )
+            for plan, values in wanted
+        ]
+        return [answer.get() for answer in answers]
+
+    def _runnable(self, name: str) -> Plan:
+        plan = self.find(name)
+        if plan.problem is not None:
+            raise UsageError(f"the job {plan.id} is degraded: {plan.problem}")
+        return plan
+
+    def _checked(self, plan: Plan, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        values = {**plan.parameters, **parameters}
+        try:
+            _parameters.validate(plan.job, values)
+        except ParameterError as error:
+            raise ParameterError(f"{plan.id}: {error}") from None
+        return values
+
+    def _live_node(self) -> LiveNode:
+        from ._node import LiveNode
+
+        if self._live is not None:
+            raise UsageError("this runtime is running already")
+        plans = self.plans
+        self._store.prepare()
+        self._resources = self._new_resources()
+        self._live = LiveNode(
+            self._store,
+            plans,
+            self._manager,
+            self._resources,
+            self._new_executor(),
+            self._clock,
+            self.settings.lease.total_seconds(),
+        )
+        return self._live
+
+    def _new_resources(self) -> Resources:
+        import svcs
+
+        from ._context import Resources
+
+        registry = svcs.Registry()
+        for implementation in self._manager.hook.register_services.get_hookimpls():
+            others = [p for p in self._manager.get_plugins() if p is not implementation.plugin]
+            try:
+                self._manager.subset_hook_caller("register_services", others)(registry=registry)
+            except Exception as error:
+                structlog.get_logger("systemprompt_jobs").exception(
+                    "services_failed", plugin=implementation.plugin_name, reason=str(error)
+                )
+        return Resources(self.settings.databases, registry)
+
+    def _new_executor(self) -> Executor:
+        executor: Executor | None = self._manager.hook.make_executor(
+            kind="threads", settings={"size": self.settings.workers}
+        )
+        if executor is None:
+            raise UsageError("no plugin provides the executor 'threads'")
+        return executor
+
+    @property
+    def _store(self) -> Store:
+        if self._opened is None:
+            from ._store import Store
+
+            self._opened = Store(self.settings.database)
+        return self._opened
+
+    # --- questions ---
+
+    def jobs(self) -> list[JobOverview]:
+        """Return every job with its next tick and newest run, in the order of their ids."""
+        last = self._last_runs()
+        now = self._clock.now()
+        return [
+            JobOverview(plan, _next_tick(plan, now), last.get(plan.id))
+            for plan in sorted(self.plans, key=lambda plan: plan.id)
+        ]
+
+    def _last_runs(self) -> Mapping[str, Run]:
+        from ._store import queries
+
+        if not self._readable():
+            return {}
+        with self._store.read() as connection:
+            return queries.last_runs(connection)
+
+    def history(
+        self,
+        *,
+        job: str | None = None,
+        states: Sequence[str] | None = None,
+        limit: int = 20,
+    ) -> list[Run]:
+        """Return the newest runs, newest first; `job` is a job id, also of a job that is gone."""
+        from ._store import queries
+
+        if not self._readable():
+            return []
+        with self._store.read() as connection:
+            return queries.history(connection, None if job is None else [job], states, limit)
+
+    def traceback(self, run: Run) -> str:
+        """Return the traceback of the run's last attempt, empty if there is none."""
+        from ._store import queries
+
+        with self._store.read() as connection:
+            return queries.traceback_of(connection, run.id)
+
+    def known_ids(self) -> list[str]:
+        """Return the ids of all jobs that are installed or in the history."""
+        from ._store import queries
+
+        installed = {plan.id for plan in self.plans}
+        if not self._readable():
+            return sorted(installed)
+        with self._store.read() as connection:
+            return sorted(installed | queries.next_ticks(connection).keys())
+
+    def status(self) -> SchedulerOverview:
+        """Return the scheduler at a glance."""
+        running: list[Run] = []
+        troubled: list[Run] = []
+        nodes: tuple[NodeOverview, ...] = ()
+        counts: Mapping[str, int] = {}
+        if self._readable():
+            running = self.history(states=[State.RUNNING], limit=100)
+            troubled = self.history(states=_TROUBLE, limit=5)
+            nodes, counts = self._nodes_and_counts()
+        return SchedulerOverview(
+            root=str(self.project.root),
+            database=self._store.label,
+            enabled=self.settings.enabled,
+            nodes=nodes,
+            jobs=tuple(self.jobs()),
+            running=tuple(running),
+            troubled=tuple(troubled),
+            counts=counts,
+            degraded=self.degraded,
+        )
+
+    def _nodes_and_counts(self) -> tuple[tuple[NodeOverview, ...], Mapping[str, int]]:
+        from ._store import nodes, queries
+
+        lease_now = int(self._clock.monotonic() * 1_000_000)
+        with self._store.read() as connection:
+            live = nodes.live(connection, lease_now, boot_id())
+            counts = queries.counts_since(connection, self._clock.now() - timedelta(days=1))
+        overview = tuple(
+            NodeOverview(row.id, row.version, row.workers, row.started, row.heartbeat)
+            for row in live
+        )
+        return overview, counts
+
+    def _readable(self) -> bool:
+        """Return whether there is a database yet; raises StoreError if it cannot be used."""
+        if not self._store.exists:
+            return False
+        self._store.check()
+        return True
+
+
+def _names(plan: Plan) -> set[str]:
+    job: Job[..., Any] = plan.job
+    aliases = {f"{plan.extension.name}:{alias}" for alias in job.aliases}
+    return {plan.id, job.name, *job.aliases, *aliases}
+
+
+def _next_tick(plan: Plan, now: Any) -> Any:
+    if plan.problem is not None or not plan.enabled or plan.schedule is None:
+        return None
+    return plan.schedule.next(now)
+
+
+def _new_manager(*, trace: bool) -> Any:
+    import importlib
+    import sys
+
+    import pluggy
+
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for name in BUILT_IN:
+        module = importlib.import_module(f"systemprompt_jobs.builtin.{name}")
+        manager.register(module, f"core.{name}")
+    if trace:
+        manager.trace.root.setwriter(lambda text: sys.stderr.write(text))
+        manager.enable_tracing()
+    return manager

@@ -1,0 +1,112 @@
+"""One log line for every transition, written by the observer's thread.
+
+The event's name is the hook's; its fields are documented in `docs/reference/hooks.md`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from systemprompt_jobs import hookimpl
+
+if TYPE_CHECKING:
+    from systemprompt_jobs import Report, Run
+
+_log = structlog.get_logger("systemprompt_jobs")
+
+
+def _run_fields(run: Run) -> dict[str, Any]:
+    fields: dict[str, Any] = {"job": run.job_id, "run": run.id, "trigger": str(run.trigger)}
+    if run.tick is not None:
+        fields["tick"] = run.tick.isoformat()
+    return fields
+
+
+def _report_fields(report: Report) -> dict[str, Any]:
+    fields: dict[str, Any] = {"duration_s": round(report.duration.total_seconds(), 6)}
+    for name in ("message", "processed", "failed", "error"):
+        value = getattr(report, name)
+        if value not in ("", None):
+            fields[name] = value
+    return fields
+
+
+@hookimpl
+def scheduler_started(node: Any) -> None:
+    """Log it."""
+    _log.info("scheduler_started", node=node.id, version=node.version)
+
+
+@hookimpl
+def scheduler_stopping(node: Any) -> None:
+    """Log it."""
+    _log.info("scheduler_stopping", node=node.id)
+
+
+@hookimpl
+def scheduler_stopped(node: Any) -> None:
+    """Log it."""
+    _log.info("scheduler_stopped", node=node.id)
+
+
+@hookimpl
+def tick_skipped(run: Run) -> None:
+    """Log it."""
+    _log.warning("tick_skipped", **_run_fields(run), reason=run.reason)
+
+
+@hookimpl
+def tick_missed(run: Run) -> None:
+    """Log it."""
+    last = run.last_tick.isoformat() if run.last_tick else ""
+    _log.warning("tick_missed", **_run_fields(run), last_tick=last, count=run.count)
+
+
+@hookimpl
+def run_started(run: Run) -> None:
+    """Log it."""
+    _log.info("run_started", **_run_fields(run), attempt=run.attempt)
+
+
+@hookimpl
+def run_succeeded(run: Run, report: Report) -> None:
+    """Log it."""
+    _log.info("run_succeeded", **_run_fields(run), **_report_fields(report))
+
+
+@hookimpl
+def run_failed(run: Run, report: Report) -> None:
+    """Log it, with the traceback."""
+    fields = _report_fields(report)
+    if report.traceback:
+        fields["exception"] = report.traceback.rstrip()
+    _log.error("run_failed", **_run_fields(run), **fields)
+
+
+@hookimpl
+def run_cancelled(run: Run, report: Report) -> None:
+    """Log it."""
+    _log.warning("run_cancelled", **_run_fields(run), **_report_fields(report))
+
+
+@hookimpl
+def run_lost(run: Run) -> None:
+    """Log it."""
+    _log.error("run_lost", **_run_fields(run), node=run.node)
+
+
+@hookimpl
+def run_fenced(run: Run, report: Report) -> None:
+    """Log it."""
+    _log.warning("run_fenced", **_run_fields(run), **_report_fields(report))
+
+
+@hookimpl
+def plugin_failed(problem: Any) -> None:
+    """Log it."""
+    place = str(problem.place) if problem.place.file else None
+    fields = {"place": place, "remedy": problem.remedy or None}
+    shown = {name: value for name, value in fields.items() if value}
+    _log.error("plugin_failed", culprit=problem.culprit, reason=problem.reason, **shown)
