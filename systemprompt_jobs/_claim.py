@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import importlib.metadata
 import uuid
+import zoneinfo
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._model import Run, State, Trigger
@@ -50,10 +55,13 @@ def fingerprint(schedule: Schedule | None, timezone: str, overlap: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@functools.cache
 def _zone_data_version() -> str:
-    import tzdata
-
-    return tzdata.IANA_VERSION
+    """Return the version of the zone data that zoneinfo reads: the system's, else tzdata's."""
+    for folder in zoneinfo.TZPATH:
+        with contextlib.suppress(OSError):
+            return Path(folder, "tzdata.zi").read_text("ascii").partition("\n")[0]
+    return importlib.metadata.version("tzdata")
 
 
 class Claimer:

@@ -94,7 +94,7 @@ def job(
 
 def _refuse_non_function(function: object) -> None:
     if isinstance(function, Job):
-        raise TypeError(f"@job is applied twice to {function.__name__}()")
+        raise TypeError(f"@job is applied twice: {function!r}")
     if not callable(function) or inspect.isclass(function) or not hasattr(function, "__qualname__"):
         raise TypeError(f"@job takes a plain function, got {function!r}")
     owner = function.__qualname__.rpartition(".")[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._clock import boot_id
 from ._claim import Claimed
+from ._clock import boot_id
 from ._store import nodes as node_rows
 from ._store import runs as run_rows
 

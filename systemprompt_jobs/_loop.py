@@ -73,7 +73,7 @@ class Loop:
         except StoreError as error:
             if not self._backoff:
                 self._log.error("database_unavailable", reason=str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001  # a dead loop would be the silent end of all ticks
             self._log.exception("step_failed")
         else:
             if self._backoff:

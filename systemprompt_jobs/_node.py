@@ -76,7 +76,7 @@ class LiveNode:
             clock,
             lease_s,
             job_ids=self._plans,
-            held=lambda: self._recorder.held(),
+            held=lambda: self._recorder.held(),  # noqa: PLW0108  # made below
             took=self._took,
             observer=self._observer,
         )
@@ -89,7 +89,7 @@ class LiveNode:
             may_start=self._keeper.may_start,
             start=self._start,
             ended=self._ended,
-            wake=lambda: self._record_loop.wake(),
+            wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
         )
         self._claimer = Claimer(
             store,
@@ -165,7 +165,8 @@ class LiveNode:
             job_rows.add_missing(connection, [self._claimer.row(plan)])
             (run,) = run_rows.add(connection, [row])
             job_rows.add_audit(connection, self._clock.now(), who, "run", plan.id)
-        self._awaited[run.id] = answer = SimpleQueue()
+        answer: SimpleQueue[Run] = SimpleQueue()
+        self._awaited[run.id] = answer
         self._recorder.offer([run])
         return answer
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pluggy
 
 _CAPACITY = 100_000
-_END = ("", {})
+_END: tuple[str, dict[str, Any]] = ("", {})
 
 
 class Observer:

@@ -64,6 +64,12 @@ def names(job: Job[..., Any]) -> tuple[str, ...]:
     return tuple(_signature(job).parameters)
 
 
+def defaults(job: Job[..., Any]) -> dict[str, Any]:
+    """Return the function's own defaults, as they are."""
+    parameters = _signature(job).parameters.items()
+    return {name: p.default for name, p in parameters if p.default is not inspect.Parameter.empty}
+
+
 def validate(
     job: Job[..., Any], values: Mapping[str, Any], *, partial: bool = False
 ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
@@ -156,7 +156,7 @@ class Runtime:
             self._opened.close()
             self._opened = None
 
-    def __enter__(self) -> Runtime:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -239,7 +239,7 @@ class Runtime:
             others = [p for p in self._manager.get_plugins() if p is not implementation.plugin]
             try:
                 self._manager.subset_hook_caller("register_services", others)(registry=registry)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # one plugin's services, not all
                 structlog.get_logger("systemprompt_jobs").exception(
                     "services_failed", plugin=implementation.plugin_name, reason=str(error)
                 )
@@ -379,6 +379,6 @@ def _new_manager(*, trace: bool) -> Any:
         module = importlib.import_module(f"systemprompt_jobs.builtin.{name}")
         manager.register(module, f"core.{name}")
     if trace:
-        manager.trace.root.setwriter(lambda text: sys.stderr.write(text))
+        manager.trace.root.setwriter(sys.stderr.write)
         manager.enable_tracing()
     return manager

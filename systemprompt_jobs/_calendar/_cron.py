@@ -93,7 +93,7 @@ class Cron:
         from ._describe import describe
 
         zone = f", {self.timezone}" if self.timezone else ""
-        return describe(read(self.text)) + zone
+        return describe(read(self.text), every_day=self.tables.days.every) + zone
 
     def warnings(self, now: datetime | None = None) -> tuple[str, ...]:
         """Return what a reader might not expect, looking at the daylight saving of a year.
@@ -111,9 +111,11 @@ class Cron:
         still to come, what an overlap repeats was already. Anything else starts afresh.
         """
         start, _, offset, was = stretch
-        if self.tables.wildcard or abs(offset - was) > LARGEST_SHIFT:
-            return start + offset
-        return start + was
+        return start + (was if self.keeps_times_in(stretch) else offset)
+
+    def keeps_times_in(self, stretch: Stretch) -> bool:
+        """Whether the change at the start of the stretch is one that fixed times outlive."""
+        return not self.tables.wildcard and abs(stretch.offset - stretch.before) <= LARGEST_SHIFT
 
     def _first(self, instant: int) -> int | None:
         """Return the first tick that is not before `instant`."""

@@ -40,9 +40,7 @@ class Stretch(NamedTuple):
 def check_zone(name: object) -> str:
     """Return the name if it is an IANA zone, else raise ScheduleError with near names."""
     if not isinstance(name, str):
-        raise ScheduleError(
-            f"timezone {name!r:.60}: must be an IANA name such as 'Europe/Berlin'"
-        )
+        raise ScheduleError(f"timezone {name!r:.60}: must be an IANA name such as 'Europe/Berlin'")
     _zone(name)
     return name
 

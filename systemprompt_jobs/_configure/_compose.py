@@ -136,7 +136,9 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> RefusedError:
     if re.match(r" *\t", line):
         return RefusedError("the line is indented with a tab", number, "use spaces")
     if remedy := _unquoted(line):
-        return RefusedError("a value that begins with a special character needs quotes", number, remedy)
+        return RefusedError(
+            "a value that begins with a special character needs quotes", number, remedy
+        )
     said = ", ".join(part for part in (error.context, error.problem) if part)
     remedy = "check the indentation and the quotes here and in the line before"
     return RefusedError(f"is not valid YAML: {said}", number, remedy)

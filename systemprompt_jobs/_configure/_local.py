@@ -5,12 +5,21 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
+from .._parameters import shown
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def refusal(path: Path) -> str:
-    """Return why `path` is not loaded as a local plugin, empty if it may be."""
+def refusal(root: Path, text: object) -> str:
+    """Return why an item of `local_plugins` is not loaded, empty if it may be."""
+    if not isinstance(text, str) or not text:
+        return f"is {shown(text)}, not a path"
+    reason = _refusal(root / text)
+    return reason and f"{root / text} {reason}"
+
+
+def _refusal(path: Path) -> str:
     try:
         if path.is_dir():
             if not (path / "__init__.py").is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ from ..errors import ConfigurationError, ParameterError, ScheduleError
 from ._entries import match_entries
 from ._project import CONFIG
 from ._settings import in_file_order
+from ._yaml import key_text
 from ._zones import check_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     from .._model import CollectedJob, Collection
     from ..interfaces import Schedule
@@ -25,23 +26,204 @@ if TYPE_CHECKING:
 
     Parse = Callable[[str, str], Schedule]
 
+_PARAMETER = "parameters."
+
 
 def make_plans(settings: Settings, collection: Collection, parse: Parse) -> tuple[Plan, ...]:
     """Return one plan per collected job, in the collection's order.
 
     `parse(text, timezone)` reads a schedule and raises ScheduleError. What a plugin's author did
-    wrong is the plan's `problem`; what stands in the files raises ConfigurationError, with all
-    that is wrong in `settings` and its entries, in file order.
+    wrong is the plan's `problem`; what is wrong in the files raises ConfigurationError, with all
+    of `settings.problems` and of the entries, in file order.
     """
-    entries, problems, _ = match_entries(settings, collection)
-    drafts = [_Draft(job, settings, entries.get(job.id, ()), parse) for job in collection.jobs]
+    matches = match_entries(settings, collection)
+    drafts = [
+        _Draft(job, settings, matches.entries.get(job.id, ()), parse) for job in collection.jobs
+    ]
     plans = tuple(draft.plan(collection.degraded.get(draft.id)) for draft in drafts)
-    wrong = [problem for draft in drafts for problem in draft.wrong]
-    if everything := (*settings.problems, *problems, *wrong):
-        raise ConfigurationError(in_file_order(everything))
+    mistakes = (mistake for draft in drafts for mistake in draft.mistakes)
+    if problems := (*settings.problems, *matches.problems, *mistakes):
+        raise ConfigurationError(in_file_order(problems))
     return plans
 
 
 def make_warnings(settings: Settings, collection: Collection) -> tuple[Problem, ...]:
-    """Return `settings.warnings` and the entries that have no effect for a forgivable reason."""
-    return (*settings.warnings, *match_entries(settings, collection)[2])
+    """Return `settings.warnings` and the entries that forgivably have no effect."""
+    return (*settings.warnings, *match_entries(settings, collection).warnings)
+
+
+class _Draft:
+    """One job's plan in the making.
+
+    `mistakes` are the operator's, in the files; `flaws` are the author's, in the plugin, and
+    degrade this job alone.
+    """
+
+    def __init__(
+        self,
+        collected: CollectedJob,
+        settings: Settings,
+        entries: tuple[Entry, ...],
+        parse: Parse,
+    ) -> None:
+        self.id = collected.id
+        self.mistakes: list[Problem] = []
+        self.flaws: list[str] = []
+        self._collected, self._job = collected, collected.job
+        self._settings, self._entries, self._parse = settings, entries, parse
+        self._sources: dict[str, tuple[Source, ...]] = dict(self._declared())
+        for entry in entries:
+            for key, source in entry.values.items():
+                self._add(key, source)
+        self._switch_off()
+
+    def plan(self, degraded: Problem | None) -> Plan:
+        """Return the plan; `degraded` is what collection found wrong with the job."""
+        zone = self._zone()
+        schedule = self._schedule(zone)
+        enabled = self._last("enabled")
+        starts_up = self._job.run_on_startup and enabled and self._enabled_by_operations()
+        parameters = self._parameters(needed=enabled and (schedule is not None or starts_up))
+        own = [Problem(self.id, flaw, self._job.place) for flaw in self.flaws]
+        return Plan(
+            id=self.id,
+            extension=self._collected.extension,
+            job=self._job,
+            enabled=enabled,
+            schedule=schedule,
+            timezone=zone,
+            starts_up=starts_up,
+            overlap=Overlap(self._last("overlap")),
+            enforce=self._last("enforce"),
+            parameters=MappingProxyType(parameters),
+            config=self._settings.extensions.get(self._collected.extension.name, EMPTY),
+            listed=bool(self._entries),
+            sources=MappingProxyType(self._sources),
+            problem=degraded or next(iter(own), None),
+        )
+
+    def _declared(self) -> Iterator[tuple[str, tuple[Source, ...]]]:
+        """Yield what holds without any entry: the decorator's word, and the defaults."""
+        job, (text, zone) = self._job, self._declared_schedule()
+        zones = (self._declare(name) for name in (zone, job.timezone) if name is not None)
+        yield "enabled", (self._declare(job.enabled),)
+        yield "schedule", (self._declare(text),)
+        yield "timezone", (*self._settings.sources["timezone"], *zones)
+        yield "enforce", (Source(value=False, layer="default"),)
+        yield "overlap", (self._declare(str(job.overlap)),)
+        for name, value in job.parameters.items():
+            yield f"{_PARAMETER}{name}", (self._declare(value),)
+
+    def _declared_schedule(self) -> tuple[str, str | None]:
+        schedule = self._job.schedule
+        if isinstance(schedule, str):
+            return schedule, None
+        try:
+            return schedule.text, schedule.timezone
+        except Exception as error:  # noqa: BLE001 - a plugin's own schedule
+            self._flaw("schedule", error)
+            return "", None
+
+    def _declare(self, value: Any) -> Source:
+        return Source(value, "job", self._job.place)
+
+    def _add(self, key: str, source: Source) -> None:
+        self._sources[key] = (*self._sources.get(key, ()), source)
+
+    def _switch_off(self) -> None:
+        sources = self._settings.sources
+        if not self._entries and self._settings.unlisted_jobs == "ignore":
+            self._add("enabled", replace(sources["unlisted_jobs"][-1], value=False))
+        if not self._settings.enabled:
+            self._add("enabled", replace(sources["enabled"][-1], value=False))
+
+    def _last(self, key: str) -> Any:
+        return self._sources[key][-1].value
+
+    def _enabled_by_operations(self) -> bool:
+        return any(
+            entry.layer == CONFIG.name
+            and "enabled" in entry.values
+            and entry.values["enabled"].value
+            for entry in self._entries
+        )
+
+    def _zone(self) -> str:
+        source = self._sources["timezone"][-1]
+        zone: str = source.value
+        if source.layer != "job":  # what the files say was checked when they were read
+            return zone
+        try:
+            return check_zone(zone)
+        except ValueError as error:
+            self._flaw("timezone", error)
+            return self._settings.timezone
+
+    def _schedule(self, zone: str) -> Schedule | None:
+        """Read every file's schedule, so that a wrong one is found even below a right one."""
+        declared, *overrides = self._sources["schedule"]
+        schedules = [self._read_schedule(s, zone) for s in (overrides or [declared])]
+        return schedules[-1]
+
+    def _read_schedule(self, source: Source, zone: str) -> Schedule | None:
+        own = self._job.schedule
+        try:
+            if source.layer == "job" and not isinstance(own, str):
+                return own if own.timezone == zone else own.in_timezone(zone)
+            return self._parse(source.value, zone) if source.value.strip() else None
+        except ScheduleError as error:
+            self._blame(source, "schedule", error)
+        except Exception as error:  # noqa: BLE001 - a plugin's own schedule or syntax
+            self._flaw("schedule", error)
+        return None
+
+    def _parameters(self, *, needed: bool) -> dict[str, Any]:
+        """Return the merged values; `needed` where the scheduler itself will start the job."""
+        given = {k.removeprefix(_PARAMETER): k for k in self._sources if k.startswith(_PARAMETER)}
+        try:
+            names, defaults = _parameters.names(self._job), _parameters.defaults(self._job)
+        except ParameterError as error:
+            self.flaws.append(str(error))
+            return {}
+        for name, key in given.items():
+            for source in self._sources[key]:
+                self._check_parameter(name, key, source)
+        missing = [name for name in names if name not in defaults and name not in given]
+        if needed and missing:
+            self.flaws.append(
+                f"parameters without a value: {', '.join(missing)}; set them in {CONFIG.name}"
+            )
+        for name, default in defaults.items():
+            key = f"{_PARAMETER}{name}"
+            self._sources[key] = (self._declare(default), *self._sources.get(key, ()))
+        return {name: self._last(key) for name, key in given.items()}
+
+    def _check_parameter(self, name: str, key: str, source: Source) -> None:
+        try:
+            _require_plain(name, source.value)
+            _parameters.validate(self._job, {name: source.value}, partial=True)
+        except ParameterError as error:
+            self._blame(source, key, error)
+
+    def _blame(self, source: Source, key: str, error: Exception) -> None:
+        """Note a mistake of the layer that gave the value."""
+        entry = next((entry for entry in self._entries if entry.layer == source.layer), None)
+        if entry is None:
+            self._flaw(key, error)
+            return
+        path = ".".join([entry.path, *map(key_text, key.split(".", 1))])
+        self.mistakes.append(Problem(path, str(error), source.place))
+
+    def _flaw(self, key: str, error: Exception) -> None:
+        if isinstance(error, ScheduleError | ParameterError):
+            self.flaws.append(str(error))  # it names what it is about
+        else:
+            self.flaws.append(f"{key}: {error if isinstance(error, ValueError) else repr(error)}")
+
+
+def _require_plain(name: str, value: object) -> None:
+    try:
+        json.dumps(value)  # the history keeps it
+    except (TypeError, ValueError, RecursionError):
+        reason = f"{name}: {_parameters.shown(value)} is no plain value: write it as in YAML"
+        raise ParameterError(reason) from None

@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 _WORDS = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False, "no": False, "off": False, "0": False,
 }  # fmt: skip
-_WANTED = {
-    "string_type": "text",
-    "model_type": "a mapping such as `extension: my-extension`",
-    "dict_type": "a mapping",
-    "list_type": "a list",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "greater_than_equal": "at least {ge}",
-    "less_than_equal": "at most {le}",
-    "literal_error": "{expected}",
-    "string_too_short": "a name",
+_WRONG = {
+    "string_type": "not text",
+    "model_type": "not a mapping such as `extension: my-extension`",
+    "dict_type": "not a mapping",
+    "list_type": "not a list",
+    "int_type": "not a whole number",
+    "int_parsing": "not a whole number",
+    "int_from_float": "not a whole number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "not {expected}",
+    "string_too_short": "must not be empty",
 }
 
 
@@ -81,7 +81,7 @@ class Scheduler(BaseModel):
     timezone: Zone | None = None
     database: Annotated[StrictStr, AfterValidator(check_own_url)] | None = None
     databases: dict[str, Annotated[StrictStr, AfterValidator(check_url)]] | None = None
-    local_plugins: list[Name] | None = None
+    local_plugins: list[Any] | None = None  # each is checked with its file
     workers: Annotated[int, BeforeValidator(_no_flag), Field(ge=1, le=1000)] | None = None
     shutdown_grace: Duration | None = None
     lease: Annotated[Duration, AfterValidator(_lease)] | None = None
@@ -145,8 +145,8 @@ def _explain(detail: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, st
         return "unknown key", near(detail["loc"][0], fields) or f"known are {', '.join(fields)}"
     if kind == "value_error":
         return str(context["error"]), ""
-    if kind not in _WANTED:
+    if kind not in _WRONG:
         return f"is {shown(value)}: {detail['msg']}", ""
     quote = kind == "string_type" and isinstance(value, (bool, int, float))
     remedy = "put it in quotes" if quote else ""
-    return f"is {shown(value)}, not {_WANTED[kind].format(**context)}", remedy
+    return f"is {shown(value)}, {_WRONG[kind].format(**context)}", remedy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,8 +43,8 @@ class Settings:
     root: Path
     enabled: bool
     timezone: str
-    database: str
-    databases: Mapping[str, str]
+    database: str = field(repr=False)  # passwords
+    databases: Mapping[str, str] = field(repr=False)
     local_plugins: tuple[Path, ...]
     workers: int
     shutdown_grace: timedelta
@@ -126,12 +126,11 @@ def _local_plugins(root: Path, layers: Sequence[Layer]) -> tuple[tuple[Path, ...
     usable: list[Path] = []
     problems = []
     for index, text in enumerate(layer.given["local_plugins"]):
-        path, loc = root / text, ("local_plugins", index)
-        if reason := _local.refusal(path):
-            place = layer.document.place(loc)
-            problems.append(Problem(path_text(loc), f"{path} {reason}", place))
-        elif path not in usable:
-            usable.append(path)
+        loc = ("local_plugins", index)
+        if reason := _local.refusal(root, text):
+            problems.append(Problem(path_text(loc), reason, layer.document.place(loc)))
+        elif root / text not in usable:
+            usable.append(root / text)
     return tuple(usable), problems
 
 

@@ -78,13 +78,14 @@ def parse_value(text: str) -> Any:
 
 def path_text(loc: Loc) -> str:
     """Return a path as messages show it, e.g. `scheduler.jobs[2].schedule`."""
-    return SECTION + "".join(f"[{key}]" if isinstance(key, int) else f".{_key(key)}" for key in loc)
+    return SECTION + "".join(
+        f"[{key}]" if isinstance(key, int) else f".{key_text(key)}" for key in loc
+    )
 
 
-def _key(text: str) -> str:
+def key_text(text: str) -> str:
+    """Return a key as messages show it: unusual ones in quotes, long ones cut."""
     return text if re.fullmatch(r"[\w-]{1,60}", text) else shown(text)
-
-
 
 
 def _text(path: Path) -> str:
@@ -106,8 +107,6 @@ def _text(path: Path) -> str:
         line = text.count("\n", 0, unprintable.start()) + 1
         raise RefusedError(f"holds the control character U+{ord(unprintable[0]):04X}", line)
     return text
-
-
 
 
 def _document(path: Path, root: Node, *, shared: bool) -> Document:
@@ -152,7 +151,7 @@ class _Reader:
         text = key.text if isinstance(key, Scalar) else "?"
         remedy = near(text, [SECTION]) or f"only `{SECTION}:` may stand here: indent it below that"
         place = Place(self._file, key.line)
-        self.problems.append(Problem(_key(text), "unknown key", place, remedy))
+        self.problems.append(Problem(key_text(text), "unknown key", place, remedy))
 
     def value(self, node: Node, loc: Loc, line: int) -> Any:
         """Return plain data; None where there is no usable value, which is then a problem."""

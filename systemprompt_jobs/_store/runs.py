@@ -195,6 +195,7 @@ def _ended(value: Run, report: Report) -> Run:
     return replace(
         value,
         state=report.outcome,
+        started=report.started,
         finished=report.finished,
         message=report.message,
         processed=report.processed,
@@ -208,6 +209,7 @@ _END_RUN = (
     .where(run.c.id == bindparam("key"))
     .values(
         state=bindparam("new_state"),
+        started=bindparam("new_started"),
         finished=bindparam("new_finished"),
         message=bindparam("new_message"),
         processed=bindparam("new_processed"),
@@ -221,6 +223,7 @@ _END_ATTEMPT = (
     update(attempt)
     .where(attempt.c.run_id == bindparam("key"), attempt.c.fence == bindparam("key_fence"))
     .values(
+        started=bindparam("new_started"),
         finished=bindparam("new_finished"),
         outcome=bindparam("new_outcome"),
         error=bindparam("new_error"),
@@ -233,6 +236,7 @@ def _run_values(value: Run) -> dict[str, Any]:
     return {
         "key": value.id,
         "new_state": value.state,
+        "new_started": value.started,
         "new_finished": value.finished,
         "new_message": value.message,
         "new_processed": value.processed,
@@ -245,6 +249,7 @@ def _attempt_values(value: Run, report: Report) -> dict[str, Any]:
     return {
         "key": value.id,
         "key_fence": value.fence,
+        "new_started": report.started,
         "new_finished": report.finished,
         "new_outcome": report.outcome,
         "new_error": report.error,
@@ -374,7 +379,7 @@ def rescue(
         connection.execute(_END_RUN, [_run_values(r) for r in lost])
         connection.execute(
             _END_ATTEMPT,
-            [_attempt_values(r, Report(State.LOST, now, now, error=r.error)) for r in lost],
+            [_attempt_values(r, Report(State.LOST, r.started or now, now, error=r.error)) for r in lost],
         )
     return lost
 

@@ -102,7 +102,7 @@ def _fill(engine: Engine, target: sqlite3.Connection) -> None:
         source = connection.connection.driver_connection
         if not isinstance(source, sqlite3.Connection):
             raise DamagedError(f"the driver {engine.driver} cannot copy")
-        source.backup(target, progress=_patience())
+        source.backup(target, progress=_patience(), sleep=0.01)
 
 
 def _patience() -> Callable[[int, int, int], None]:

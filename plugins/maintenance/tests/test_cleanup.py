@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import create_engine, event, text
+from systemprompt_jobs_maintenance import TableRule, cleanup
 
 from systemprompt_jobs.errors import ServiceError
-from systemprompt_jobs_maintenance import TableRule, cleanup
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 EPOCH = int(NOW.timestamp())
@@ -49,7 +49,7 @@ def test_exactly_the_expired_rows_of_thousands_are_deleted(execute, context):
     assert result.message == f"deleted {expired} rows of items"
     assert (result.ok, result.processed, result.failed) == (True, expired, 0)
     left = execute("SELECT id FROM items ORDER BY id")
-    assert [id for (id,) in left] == [n for n in range(5000) if n % 97 >= 48]
+    assert [key for (key,) in left] == [n for n in range(5000) if n % 97 >= 48]
 
 
 def test_a_dry_run_counts_the_same_rows_and_writes_nothing(execute, context, tmp_path):
@@ -164,7 +164,7 @@ def test_a_primary_key_of_several_columns_of_any_type_works(execute, context):
 
 def test_rows_with_a_null_in_their_primary_key_stay_and_stop_nothing(execute, context):
     execute("CREATE TABLE items (id TEXT PRIMARY KEY, at INTEGER)")
-    rows = [{"id": id, "at": 200_000_000} for id in (None, None, "a", "b", None)]
+    rows = [{"id": key, "at": 200_000_000} for key in (None, None, "a", "b", None)]
     execute("INSERT INTO items VALUES (:id, :at)", *rows)
     assert cleanup(context(enforce=False), tables=[rule()]).processed == 2
     assert cleanup(context(), tables=[rule()], batch=1).processed == 2
@@ -177,10 +177,10 @@ def test_a_row_renewed_after_it_was_looked_at_stays(execute, context):
     ctx = context()
 
     def renew(_connection, _cursor, statement, *_):
-        if statement.startswith("SELECT items.id"):
+        if statement.startswith("DELETE"):
             execute("UPDATE items SET at = 9999999999 WHERE id = 1")
 
-    event.listen(ctx.resources.engine("default"), "after_cursor_execute", renew)
+    event.listen(ctx.resources.engine("default"), "before_cursor_execute", renew)
     assert cleanup(ctx, tables=[rule()], batch=2).processed == 2
     assert execute("SELECT id FROM items") == [(1,)]
 

@@ -1,0 +1,95 @@
+"""One plugin → its jobs, each one checked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .._model import CollectedJob, Job, Place, Problem
+from .._parameters import check_signature
+from ..errors import ParameterError
+from ._find import Unusable
+from ._load import NAME, NAME_RULE, defined_in, function_place, marked_hooks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pluggy
+
+Jobs = list[Job[..., Any]]
+
+
+def jobs_of(manager: pluggy.PluginManager, plugin: object) -> Jobs:
+    """Return what the plugin's `jobs()` hook says, else the jobs defined in its module."""
+    if "jobs" in marked_hooks(plugin):
+        others = [p for p in manager.get_plugins() if p is not plugin]
+        return _answer(manager.subset_hook_caller("jobs", others)(), plugin)
+    if not isinstance(plugin, ModuleType):
+        return []
+    values = list(vars(plugin).values())
+    jobs = [value for value in values if isinstance(value, Job) and defined_in(plugin, value)]
+    if not jobs and not marked_hooks(plugin):
+        _refuse_unseen_submodule(plugin)
+    return jobs
+
+
+def _answer(answers: list[Any], plugin: object) -> Jobs:
+    place = function_place(getattr(plugin, "jobs", None))
+    answer = answers[0] if answers else None
+    remedy = "return a list of @job functions"
+    try:
+        jobs = list(answer)  # type: ignore[arg-type]
+    except TypeError:
+        raise Unusable(f"jobs() returned {answer!r}", place, remedy) from None
+    for item in jobs:
+        if not isinstance(item, Job):
+            raise Unusable(f"jobs() returned {item!r}, which is no job", place, remedy)
+    return jobs
+
+
+def _refuse_unseen_submodule(plugin: ModuleType) -> None:
+    """Refuse a module whose submodule `jobs` looks like the hook: its jobs are not seen."""
+    submodule = vars(plugin).get("jobs")
+    if isinstance(submodule, ModuleType):
+        raise Unusable(
+            f"it has no jobs of its own, and its submodule {submodule.__name__} is not searched",
+            Place(Path(plugin.__file__)) if plugin.__file__ else Place(),
+            f"import the jobs into {plugin.__name__}, or point the entry point at "
+            f"{submodule.__name__}",
+        )
+
+
+def names_taken(jobs: Iterable[Job[..., Any]]) -> Counter[str]:
+    """Return how many jobs of an extension lay claim to each name or alias."""
+    return Counter(name for job in jobs for name in {job.name, *job.aliases})
+
+
+def check_job(collected: CollectedJob, taken: Counter[str]) -> Problem | None:
+    """Return what is wrong with a job, if anything."""
+    job = collected.job
+    try:
+        for name in (job.name, *job.aliases):
+            _check_name(name, taken[name])
+        check_signature(job)
+        json.dumps(dict(job.parameters))
+    except Unusable as error:
+        return Problem(collected.id, str(error), job.place, error.remedy)
+    except ParameterError as error:
+        return Problem(collected.id, str(error), job.place)
+    except (TypeError, ValueError) as error:
+        reason = f"its parameters= cannot be stored: {error}"
+        return Problem(collected.id, reason, job.place, "use text, numbers, lists and mappings")
+    return None
+
+
+def _check_name(name: str, owners: int) -> None:
+    if not NAME.fullmatch(name):
+        raise Unusable(f"the name {name!r} cannot be used", remedy=NAME_RULE)
+    if owners > 1:
+        raise Unusable(
+            f"the name {name!r} is taken by {owners} jobs of this extension",
+            remedy="rename all but one: @job(name=…)",
+        )
