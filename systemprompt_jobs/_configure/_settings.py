@@ -111,7 +111,7 @@ def _sections(layers: Sequence[Layer]) -> Mapping[str, Mapping[str, Any]]:
 def _sources(layers: Sequence[Layer]) -> Mapping[str, tuple[Source, ...]]:
     sources: dict[str, tuple[Source, ...]] = {}
     for layer in layers:
-        for key in layer.given.keys() & DEFAULTS.keys():
+        for key in (key for key in DEFAULTS if key in layer.given):
             sources[key] = (*sources.get(key, ()), layer.source(key))
         for key in ("databases", "extensions"):
             for name in layer.given.get(key, ()):

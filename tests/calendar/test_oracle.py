@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import calendar
+import functools
 import random
 from datetime import UTC, date, datetime, timedelta
 
@@ -105,22 +106,22 @@ def check(text, moment):
     assert schedule.previous(moment) == oracle.get_prev(datetime), (text, moment)
 
 
-def days_of(day, weekday, month):
-    """Return all days 2000-2104 that match by the calendar alone; each argument is a predicate."""
-    days = (date(2000, 1, 1) + timedelta(days=n) for n in range(date(2105, 1, 1).toordinal() - 730120))
-    return [each for each in days if month(each) and (day(each) or weekday(each))]
+@functools.cache
+def all_days():
+    """Return the days from 2000 to 2104."""
+    first, end = date(2000, 1, 1).toordinal(), date(2105, 1, 1).toordinal()
+    return [date.fromordinal(n) for n in range(first, end)]
 
 
 def nth(weekday, n):
-    """Return a predicate: the n-th such weekday of its month, -1 for the last; Monday is 0."""
+    """Return a predicate: the n-th such weekday of its month; Monday is 0."""
+    return lambda each: each.weekday() == weekday and (each.day + 6) // 7 == n
 
-    def matches(each):
-        weeks = calendar.monthcalendar(each.year, each.month)
-        return each.day == [week[weekday] for week in weeks if week[weekday]][n - (n > 0) :][:1][0]
 
-    return lambda each: each.weekday() == weekday and (
-        (each.day - 1) // 7 == n - 1 if n > 0 else matches(each)
-    )
+def last(weekday):
+    """Return a predicate: the last such weekday of its month; Monday is 0."""
+    week = timedelta(days=7)
+    return lambda each: each.weekday() == weekday and (each + week).month != each.month
 
 
 def nearest(day):
@@ -161,9 +162,9 @@ def last_day(each):
         ("1W * *", nearest(1), never, always),
         ("31W * *", nearest(31), never, always),
         ("15W * MON", nearest(15), lambda d: d.weekday() == 0, always),
-        ("* * L5", never, nth(4, -1), always),
-        ("* * L7", never, nth(6, -1), always),
-        ("1 * L5", lambda d: d.day == 1, nth(4, -1), always),
+        ("* * L5", never, last(4), always),
+        ("* * L7", never, last(6), always),
+        ("1 * L5", lambda d: d.day == 1, last(4), always),
         ("10 * 2#2", lambda d: d.day == 10, nth(1, 2), always),
         ("* * MON-WED#1", never, lambda d: d.weekday() < 3 and d.day <= 7, always),
         ("*/2 * MON", lambda d: d.day % 2 == 1, lambda d: d.weekday() == 0, always),
@@ -178,7 +179,8 @@ def last_day(each):
 def test_days_are_right_from_2000_to_2104(fields, day, weekday, month):
     """Each matching day of 105 years, in both directions, and their number."""
     schedule = cron(f"0 0 12 {fields}")
-    expected = [datetime(d.year, d.month, d.day, 12, tzinfo=UTC) for d in days_of(day, weekday, month)]
+    days = [each for each in all_days() if month(each) and (day(each) or weekday(each))]
+    expected = [datetime(each.year, each.month, each.day, 12, tzinfo=UTC) for each in days]
     start, end = datetime(2000, 1, 1, tzinfo=UTC), datetime(2105, 1, 1, tzinfo=UTC)
     assert list(schedule.between(start, end)) == expected
     assert schedule.count(start, end) == len(expected)

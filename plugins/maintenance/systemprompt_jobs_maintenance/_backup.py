@@ -69,9 +69,9 @@ def backup_sqlite(
 def _refusal(engine: Engine, source: Path, folder: Path) -> str:
     """Return why this configuration is not followed, empty if it is."""
     if engine.dialect.name != "sqlite":
-        return f"{engine.url} is no SQLite database: use the tools of {engine.dialect.name}"
+        return f"{engine.url!r} is no SQLite database: use the tools of {engine.dialect.name}"
     if not source.is_file():
-        return f"{engine.url} is no file"
+        return f"{engine.url!r} is no file"
     if not folder.is_dir() and not folder.parent.is_dir():
         # Not made on purpose: it is where a backup disk that is not mounted would be.
         return f"folder '{folder}' cannot be made: there is no '{folder.parent}'"

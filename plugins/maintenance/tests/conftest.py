@@ -45,7 +45,7 @@ def execute(engine):
 def context(url):
     """Make the context of a run whose tick is NOW; it enforces unless told otherwise."""
     registry = svcs.Registry()
-    resources = Resources({"default": url, "pg": "postgresql+missing://host/db"}, registry)
+    resources = Resources({"default": url}, registry)
 
     def make(*, enforce=True, tick=NOW, started=NOW):
         run = Run(

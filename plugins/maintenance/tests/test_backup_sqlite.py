@@ -9,8 +9,10 @@ import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import make_url
 from systemprompt_jobs_maintenance import _backup, backup_sqlite
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
@@ -170,6 +172,21 @@ def test_a_database_that_is_not_there_is_not_made(context, tmp_path, folder):
     assert not result.ok
     assert "app.db" in result.message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_in_memory_or_of_another_kind_is_refused(context, folder):
+    ctx = context()
+    ctx.resources._urls["memory"] = "sqlite://"
+    result = backup_sqlite(ctx, folder=str(folder), database="memory")
+    assert (result.ok, result.message) == (False, "sqlite:// is no file")
+
+    url = make_url("postgresql://me:secret@host/db")  # no driver for it is installed
+    ctx.resources._engines["pg"] = SimpleNamespace(
+        url=url, dialect=SimpleNamespace(name="postgresql"), dispose=lambda: None
+    )
+    result = backup_sqlite(ctx, folder=str(folder), database="pg")
+    assert not result.ok
+    assert result.message.startswith("postgresql://me:***@host/db is no SQLite database")
 
 
 def test_a_folder_whose_parent_is_missing_is_not_made(context, source, tmp_path):

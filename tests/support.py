@@ -1,0 +1,97 @@
+"""What several tests need: a clock they move, plans made in a line, a node without threads."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from systemprompt_jobs import Job, job
+from systemprompt_jobs._calendar import cron
+from systemprompt_jobs._model import CollectedJob, Extension, Overlap, Plan, Report, Run, State
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+
+START = datetime(2026, 3, 2, 10, 0, 0, tzinfo=UTC)
+"""A Monday."""
+
+
+class ManualClock:
+    """Clocks that move when a test says so."""
+
+    def __init__(self, now: datetime = START, monotonic: float = 1_000.0) -> None:
+        self._now = now
+        self._monotonic = monotonic
+
+    def now(self) -> datetime:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def wait(self, condition: threading.Condition, seconds: float | None) -> None:
+        raise AssertionError("nothing here may wait")
+
+    def advance(self, seconds: float) -> None:
+        """Let real time pass."""
+        self._monotonic += seconds
+        self._now += timedelta(seconds=seconds)
+
+    def step(self, seconds: float) -> None:
+        """Step the wall clock, as an operator or NTP does; no time passes."""
+        self._now += timedelta(seconds=seconds)
+
+
+def make_job(name: str = "cleanup", **arguments: Any) -> Job[..., Any]:
+    """Return a job that does nothing."""
+
+    def function() -> None: ...
+
+    return job(name=name, **arguments)(function)
+
+
+def make_plan(
+    name: str = "cleanup", schedule: str = "* * * * * *", extension: str = "ext", **values: Any
+) -> Plan:
+    """Return the plan of a job, as configuration would make it."""
+    defaults: dict[str, Any] = {
+        "enabled": True,
+        "schedule": cron(schedule) if schedule else None,
+        "timezone": "UTC",
+        "starts_up": False,
+        "overlap": Overlap.SKIP,
+        "enforce": False,
+    }
+    collected = CollectedJob(Extension(extension, extension), make_job(name))
+    return Plan(
+        id=collected.id, extension=collected.extension, job=collected.job, **(defaults | values)
+    )
+
+
+def report(run: Run, clock: ManualClock, outcome: State = State.SUCCEEDED, **values: Any) -> Report:
+    """Return the report of an attempt that took no time."""
+    return Report(outcome, clock.now(), clock.now(), **values)
+
+
+@dataclass
+class Calls:
+    """An observer's queue that keeps what is put into it."""
+
+    made: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def put(self, hook: str, **arguments: Any) -> None:
+        self.made.append((hook, arguments))
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.made]
+
+    @contextmanager
+    def new(self) -> Iterator[list[str]]:
+        """Yield a list that holds, at the end, the names of the calls made meanwhile."""
+        before = len(self.made)
+        names: list[str] = []
+        yield names
+        names += self.names()[before:]

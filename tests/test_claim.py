@@ -1,0 +1,279 @@
+"""Due ticks become runs, each tick once, whoever claims it and whatever the clock does."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from systemprompt_jobs import _runtime
+from systemprompt_jobs._calendar import cron, parse
+from systemprompt_jobs._claim import AHEAD, Claimed, Claimer
+from systemprompt_jobs._model import Overlap, State
+from systemprompt_jobs._node import new_node
+from systemprompt_jobs._store import queries
+from systemprompt_jobs._store.schema import job as job_table
+from systemprompt_jobs._store.schema import run as run_table
+from systemprompt_jobs.errors import StoreError
+from tests.support import START, ManualClock, make_plan
+
+SECOND = timedelta(seconds=1)
+
+
+class Scheduler:
+    """A claimer and what it took."""
+
+    def __init__(self, store, clock, *plans):
+        self.taken = []
+        self.missed = []
+        self.clock = clock
+        self.store = store
+        self.claimer = Claimer(store, plans, new_node(), clock, lambda: 0, self._took)
+
+    def _took(self, claimed: Claimed) -> None:
+        self.taken += claimed.runs
+        self.missed += claimed.missed
+
+    def install(self):
+        self.claimer.install(parse)
+        return self
+
+    def ticks(self):
+        return [run.tick for run in self.taken]
+
+    def second(self):
+        self.clock.advance(1)
+        self.claimer.step()
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+def test_a_new_job_starts_from_now(store, clock):
+    scheduler = Scheduler(store, clock, make_plan()).install()
+    scheduler.claimer.step()
+    assert scheduler.taken == []
+    scheduler.second()
+    assert scheduler.ticks() == [START + SECOND]
+    assert scheduler.taken[0].state is State.CLAIMED
+
+
+def test_a_tick_is_claimed_a_little_ahead_so_that_it_starts_on_the_instant(store, clock):
+    scheduler = Scheduler(store, clock, make_plan()).install()
+    clock.advance(1 - AHEAD.total_seconds())
+    scheduler.claimer.step()
+    assert scheduler.ticks() == [START + SECOND]
+
+
+def test_the_wait_ends_when_the_next_tick_may_be_claimed(store, clock):
+    scheduler = Scheduler(store, clock, make_plan()).install()
+    assert scheduler.claimer.step() == pytest.approx(1 - AHEAD.total_seconds())
+
+
+def test_the_wall_clock_is_looked_at_every_second_however_far_the_next_tick_is(store, clock):
+    scheduler = Scheduler(store, clock, make_plan(schedule="0 0 0 1 1 *")).install()
+    assert scheduler.claimer.step() == 1
+
+
+def test_without_a_schedule_there_is_nothing_to_wait_for(store, clock):
+    assert Scheduler(store, clock, make_plan(schedule="")).install().claimer.step() is None
+
+
+def test_two_nodes_share_the_ticks_and_none_is_claimed_twice(store, clock):
+    one = Scheduler(store, clock, make_plan()).install()
+    two = Scheduler(store, clock, make_plan()).install()
+    for turn in range(10):
+        clock.advance(1)
+        for scheduler in (one, two) if turn % 2 else (two, one):
+            scheduler.claimer.step()
+    assert sorted(one.ticks() + two.ticks()) == [START + n * SECOND for n in range(1, 11)]
+    assert one.ticks()
+    assert two.ticks()
+
+
+def test_a_restart_goes_on_where_the_last_one_stopped(store, clock):
+    Scheduler(store, clock, make_plan()).install().second()
+    again = Scheduler(store, clock, make_plan()).install()
+    again.second()
+    assert again.ticks() == [START + 2 * SECOND]
+    assert again.missed == []
+
+
+def test_after_downtime_the_newest_tick_runs_and_the_rest_is_one_missed_row(store, clock):
+    Scheduler(store, clock, make_plan()).install().second()
+    clock.advance(100)
+    again = Scheduler(store, clock, make_plan()).install()
+    again.claimer.step()
+    assert again.ticks() == [START + 101 * SECOND]
+    (missed,) = again.missed
+    assert (missed.tick, missed.last_tick, missed.count) == (
+        START + 2 * SECOND,
+        START + 100 * SECOND,
+        99,
+    )
+    assert missed.state is State.MISSED
+
+
+def test_a_clock_stepped_back_fires_nothing_twice(store, clock):
+    scheduler = Scheduler(store, clock, make_plan()).install()
+    for _ in range(5):
+        scheduler.second()
+    clock.step(-5)
+    for _ in range(8):
+        scheduler.second()
+    assert scheduler.ticks() == [START + n * SECOND for n in range(1, 9)]
+
+
+def test_a_clock_stepped_forward_misses_what_it_jumped_over_and_says_so(store, clock):
+    scheduler = Scheduler(store, clock, make_plan()).install()
+    clock.step(60)
+    scheduler.claimer.step()
+    assert scheduler.ticks() == [START + 60 * SECOND]
+    assert [run.count for run in scheduler.missed] == [59]
+
+
+def test_pruning_the_history_never_makes_a_tick_fire_again(store, clock):
+    Scheduler(store, clock, make_plan()).install().second()
+    with store.write() as connection:
+        connection.execute(run_table.delete())
+    clock.step(-1)
+    again = Scheduler(store, clock, make_plan()).install()
+    again.second()
+    assert again.ticks() == []
+
+
+def test_the_high_water_mark_is_the_newest_settled_tick(store, clock):
+    scheduler = Scheduler(store, clock, make_plan()).install()
+    clock.advance(30)
+    scheduler.claimer.step()
+    with store.read() as connection:
+        assert connection.execute(select(job_table.c.last_tick)).scalar() == START + 30 * SECOND
+
+
+def test_a_disabled_job_has_no_due_ticks_and_its_disabled_time_is_not_made_up(store, clock):
+    Scheduler(store, clock, make_plan()).install().second()
+    off = Scheduler(store, clock, make_plan(enabled=False)).install()
+    for _ in range(5):
+        off.second()
+    on = Scheduler(store, clock, make_plan()).install()
+    on.second()
+    assert (off.taken, off.missed, on.missed) == ([], [], [])
+    assert on.ticks() == [START + 7 * SECOND]
+
+
+def test_ticks_due_before_a_job_was_disabled_are_missed_not_forgotten(store, clock):
+    Scheduler(store, clock, make_plan()).install()
+    clock.advance(10)
+    off = Scheduler(store, clock, make_plan(enabled=False)).install()
+    assert [run.count for run in off.missed] == [10]
+    assert off.taken == []
+
+
+def test_a_new_schedule_settles_what_was_due_under_the_old_one_first(store, clock):
+    Scheduler(store, clock, make_plan(schedule="0 * * * * *")).install()
+    clock.advance(125)  # 10:01 and 10:02 are due under the old schedule
+    changed = Scheduler(store, clock, make_plan(schedule="30 * * * * *")).install()
+    assert changed.ticks() == [START + timedelta(minutes=2)]
+    assert [(run.tick, run.count) for run in changed.missed] == [(START + timedelta(minutes=1), 1)]
+    clock.advance(30)
+    changed.claimer.step()
+    assert changed.ticks()[1:] == [START + timedelta(minutes=2, seconds=30)]
+
+
+def test_a_plan_that_another_node_replaced_is_not_claimed_any_more(store, clock):
+    old = Scheduler(store, clock, make_plan(schedule="* * * * * *")).install()
+    new = Scheduler(store, clock, make_plan(schedule="0 * * * * *")).install()
+    for _ in range(60):
+        old.second()
+        new.claimer.step()
+    assert old.ticks() == []
+    assert new.ticks() == [START + timedelta(minutes=1)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"schedule": "0 * * * * *"},
+        {"timezone": "Europe/Berlin"},
+        {"overlap": Overlap.ALLOW},
+    ],
+)
+def test_each_part_of_a_plan_that_decides_ticks_is_in_its_fingerprint(store, clock, other):
+    values = dict(other)
+    Scheduler(store, clock, make_plan()).install()
+    before = _fingerprint(store)
+    Scheduler(store, clock, make_plan(values.pop("name", "cleanup"), **values)).install()
+    assert _fingerprint(store) != before
+
+
+def _fingerprint(store):
+    with store.read() as connection:
+        return connection.execute(select(job_table.c.fingerprint)).scalar()
+
+
+def test_a_job_that_this_node_does_not_know_is_left_alone(store, clock):
+    Scheduler(store, clock, make_plan("theirs")).install()
+    mine = Scheduler(store, clock, make_plan("mine")).install()
+    clock.advance(10)
+    mine.claimer.step()
+    assert {run.job for run in mine.taken} == {"mine"}
+    back = Scheduler(store, clock, make_plan("theirs")).install()
+    back.claimer.step()
+    assert back.ticks() == [START + 10 * SECOND]
+    assert [run.count for run in back.missed] == [9]
+
+
+def test_many_jobs_due_at_one_instant_are_claimed_together(store, clock):
+    plans = [make_plan(f"job{n}") for n in range(1500)]
+    scheduler = Scheduler(store, clock, *plans).install()
+    scheduler.second()
+    assert len(scheduler.taken) == 1500
+    assert {run.tick for run in scheduler.taken} == {START + SECOND}
+
+
+def test_a_claim_that_fails_is_tried_again_and_nothing_is_half_done(store, clock, monkeypatch):
+    scheduler = Scheduler(store, clock, make_plan()).install()
+    clock.advance(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("systemprompt_jobs._store.jobs.advance", _fail)
+        with pytest.raises(StoreError):
+            scheduler.claimer.step()
+    with store.read() as connection:
+        assert queries.history(connection) == []
+    scheduler.claimer.step()
+    assert scheduler.ticks() == [START + SECOND]
+
+
+def _fail(*_arguments):
+    raise StoreError("no")
+
+
+def test_a_job_that_is_degraded_is_not_claimed(store, clock):
+    from systemprompt_jobs._model import Problem
+
+    plan = make_plan(problem=Problem("ext:cleanup", "it is broken"))
+    scheduler = Scheduler(store, clock, plan).install()
+    scheduler.second()
+    assert scheduler.taken == []
+
+
+def test_the_old_schedule_of_a_syntax_that_is_gone_leaves_a_row(store, clock):
+    Scheduler(store, clock, make_plan()).install()
+    with store.write() as connection:
+        connection.execute(job_table.update().values(schedule="solar: noon", fingerprint="x"))
+    clock.advance(3)
+    runtime = _runtime.Runtime(environ={"SYSTEMPROMPT_PLUGINS": ""})
+    scheduler = Scheduler(store, clock, make_plan())
+    scheduler.claimer.install(runtime.parse)
+    assert scheduler.ticks() == [START + SECOND]
+
+
+def test_a_plan_of_a_zone_is_stored_as_the_text_that_parses_back(store, clock):
+    plan = make_plan(schedule="0 0 8 * * MON-FRI", timezone="Europe/Berlin")
+    Scheduler(store, clock, plan).install()
+    with store.read() as connection:
+        row = connection.execute(select(job_table)).one()
+    assert parse(row.schedule, row.timezone) == cron("0 0 8 * * MON-FRI", "Europe/Berlin")

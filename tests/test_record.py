@@ -1,0 +1,283 @@
+"""Gates and finishes are written in groups; what is not recorded does not start."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from systemprompt_jobs._calendar import parse
+from systemprompt_jobs._claim import Claimer
+from systemprompt_jobs._model import Overlap, State
+from systemprompt_jobs._node import new_node
+from systemprompt_jobs._record import WINDOW_S, Recorder
+from systemprompt_jobs._store import queries
+from systemprompt_jobs._store import runs as run_rows
+from systemprompt_jobs._store.schema import attempt, slot
+from systemprompt_jobs.errors import StoreError
+from tests.support import START, Calls, ManualClock, make_plan, report
+
+
+class Rig:
+    """A claimer and a recorder without threads; `started` holds what the pool was given."""
+
+    def __init__(self, store, *plans, size=10):
+        self.store = store
+        self.clock = ManualClock()
+        self.calls = Calls()
+        self.started = []
+        self.ended = []
+        self.lease_holds = True
+        self.recorder = Recorder(
+            store,
+            self.calls,
+            self.clock,
+            size=size,
+            lease_until=lambda: 0,
+            may_start=lambda: self.lease_holds,
+            start=self.started.append,
+            ended=self.ended.append,
+            wake=lambda: None,
+        )
+        self.claimer = Claimer(
+            store,
+            plans,
+            new_node(),
+            self.clock,
+            lambda: 0,
+            lambda claimed: self.recorder.offer(claimed.runs),
+        )
+        self.claimer.install(parse)
+
+    def tick(self, seconds=1.0):
+        """Let time pass, claim, and gate."""
+        self.clock.advance(seconds)
+        self.claimer.step()
+        self.recorder.step()
+
+    def finish(self, *runs, **values):
+        for run in runs:
+            self.recorder.report(run, report(run, self.clock, **values))
+        self.recorder.step()
+
+    def states(self):
+        with self.store.read() as connection:
+            return [run.state for run in queries.history(connection, limit=10_000)]
+
+
+def test_a_run_starts_when_its_time_has_come_and_not_before(store):
+    rig = Rig(store, make_plan())
+    rig.tick(0.9)  # claimed ahead
+    assert rig.started == []
+    assert rig.recorder.step() == pytest.approx(0.1)
+    rig.clock.advance(0.1)
+    rig.recorder.step()
+    (run,) = rig.started
+    assert (run.state, run.attempt, run.started) == (
+        State.RUNNING,
+        1,
+        START + timedelta(seconds=1),
+    )
+
+
+def test_the_attempt_is_on_record_before_the_function_starts(store):
+    rig = Rig(store, make_plan())
+    seen = []
+
+    def look(run):
+        with store.read() as connection:
+            row = connection.execute(select(attempt)).one()
+        seen.append((row.run_id, row.fence, row.outcome))
+
+    rig.recorder._start = look
+    rig.tick()
+    assert seen == [(1, 1, None)]
+
+
+def test_what_cannot_be_recorded_does_not_start_and_starts_when_it_can(store, monkeypatch):
+    rig = Rig(store, make_plan())
+    rig.clock.advance(1)
+    rig.claimer.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", _fail)
+        with pytest.raises(StoreError):
+            rig.recorder.step()
+        with pytest.raises(StoreError):
+            rig.recorder.step()
+    assert rig.started == []
+    rig.recorder.step()
+    assert [run.id for run in rig.started] == [1]
+
+
+def _fail():
+    raise StoreError("no")
+
+
+def test_a_report_is_kept_until_it_can_be_recorded(store, monkeypatch):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", _fail)
+        with pytest.raises(StoreError):
+            rig.finish(*rig.started)
+    assert rig.states() == [State.RUNNING]
+    assert rig.recorder.held() == [(1, 1)]
+    rig.recorder.step()
+    assert rig.states() == [State.SUCCEEDED]
+    assert rig.recorder.held() == []
+
+
+def test_a_node_whose_lease_ran_out_starts_nothing(store):
+    rig = Rig(store, make_plan())
+    rig.lease_holds = False
+    rig.tick()
+    assert rig.started == []
+    rig.lease_holds = True
+    rig.recorder.step()
+    assert len(rig.started) == 1
+
+
+def test_a_run_that_was_taken_away_does_not_start(store):
+    rig = Rig(store, make_plan())
+    rig.clock.advance(1)
+    rig.claimer.step()
+    with store.write() as connection:
+        run_rows.give_back(connection, [(1, 1)], rig.clock.now())
+    rig.recorder.step()
+    assert rig.started == []
+    assert rig.states() == [State.PENDING]
+
+
+def test_a_report_that_comes_too_late_is_discarded_and_observed(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    with store.write() as connection:
+        run_rows.rescue(connection, {(1, 1, 0)}, rig.clock.now())
+    rig.finish(*rig.started)
+    assert rig.states() == [State.LOST]
+    assert rig.calls.names() == ["run_started", "run_fenced"]
+
+
+def test_overlap_skip_skips_the_tick_while_the_previous_run_goes_on(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    rig.tick()
+    assert [run.id for run in rig.started] == [1]
+    assert rig.states() == [State.SKIPPED, State.RUNNING]
+    assert rig.calls.made[-1][1]["run"].reason == "overlap"
+    rig.finish(rig.started[0])
+    rig.tick()
+    assert [run.id for run in rig.started] == [1, 3]
+
+
+def test_a_finish_frees_the_slot_for_a_run_gated_in_the_same_group(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    rig.clock.advance(1)
+    rig.claimer.step()
+    rig.finish(rig.started[0])
+    assert [run.id for run in rig.started] == [1, 2]
+
+
+def test_overlap_allow_runs_them_side_by_side(store):
+    rig = Rig(store, make_plan(overlap=Overlap.ALLOW))
+    rig.tick()
+    rig.tick()
+    assert [run.id for run in rig.started] == [1, 2]
+
+
+def test_of_two_due_runs_of_one_job_the_older_starts(store):
+    rig = Rig(store, make_plan(), size=1)
+    rig.lease_holds = False
+    rig.tick()
+    rig.tick()
+    rig.lease_holds = True
+    rig.recorder.step()
+    assert [run.tick for run in rig.started] == [START + timedelta(seconds=1)]
+
+
+def test_no_more_runs_are_gated_than_workers_are_free(store):
+    rig = Rig(store, *[make_plan(f"job{n}") for n in range(50)], size=10)
+    rig.tick()
+    assert len(rig.started) == 10
+    rig.finish(*rig.started[:3])
+    assert len(rig.started) == 13
+
+
+def test_a_fast_pool_is_given_as_many_more_as_it_started_lately(store):
+    rig = Rig(store, *[make_plan(f"job{n}") for n in range(50)], size=10)
+    rig.tick()
+    for _ in range(10):
+        rig.recorder.began()
+    rig.recorder.step()
+    assert len(rig.started) == 20
+    rig.clock.advance(2 * WINDOW_S)
+    rig.finish(*rig.started[:1])
+    assert len(rig.started) == 20
+
+
+def test_outcome_and_slot_are_settled_in_one_transaction(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    rig.finish(
+        *rig.started,
+        outcome=State.FAILED,
+        message="m",
+        processed=2,
+        failed=1,
+        error="ValueError: no",
+        traceback="Traceback …",
+    )
+    with store.read() as connection:
+        (run,) = queries.history(connection)
+        row = connection.execute(select(attempt)).one()
+        slots = connection.execute(select(func.count()).select_from(slot)).scalar()
+    assert (run.state, run.message, run.processed, run.failed) == (State.FAILED, "m", 2, 1)
+    assert (row.outcome, row.error, row.traceback) == ("failed", "ValueError: no", "Traceback …")
+    assert slots == 0
+
+
+def test_each_transition_is_observed_once_and_in_order(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    rig.finish(*rig.started)
+    rig.tick()
+    rig.finish(rig.started[-1], outcome=State.FAILED)
+    assert rig.calls.names() == [
+        "run_started",
+        "run_succeeded",
+        "run_finished",
+        "run_started",
+        "run_failed",
+        "run_finished",
+    ]
+
+
+def test_observers_see_the_run_as_it_stands_after_the_commit(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    rig.finish(*rig.started, message="done")
+    seen = rig.calls.made[-1][1]["run"]
+    with store.read() as connection:
+        assert queries.history(connection) == [seen]
+
+
+def test_after_close_nothing_is_gated_and_the_unstarted_come_back(store):
+    rig = Rig(store, make_plan("a"), make_plan("b"), size=1)
+    rig.tick()
+    assert [run.job for run in rig.recorder.close()] == ["b"]
+    rig.finish(*rig.started)
+    assert len(rig.started) == 1
+
+
+def test_hundreds_of_reports_are_recorded_in_few_transactions(store, monkeypatch):
+    plans = [make_plan(f"job{n}") for n in range(300)]
+    rig = Rig(store, *plans, size=300)
+    rig.tick()
+    writes = []
+    write = store.write
+    monkeypatch.setattr(store, "write", lambda: (writes.append(1), write())[1])
+    rig.finish(*rig.started)
+    assert len(writes) == 1
+    assert set(rig.states()) == {State.SUCCEEDED}

@@ -1,0 +1,106 @@
+"""What becomes of due ticks, and in which order jobs come up."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+
+import pytest
+
+from systemprompt_jobs._calendar import cron
+from systemprompt_jobs._schedule import CATCHUP_WINDOW, Agenda, Decision, Stretch, decide
+from tests.support import START
+
+EVERY_MINUTE = cron("0 * * * * *")
+MINUTE = timedelta(minutes=1)
+
+
+def minutes(n: float) -> datetime:
+    return START + n * MINUTE
+
+
+def test_a_tick_claimed_early_is_settled_alone():
+    assert decide(EVERY_MINUTE, minutes(5), minutes(4.9)) == Decision(
+        run=minutes(5), missed=None, last=minutes(5), next=minutes(6)
+    )
+
+
+def test_a_late_tick_runs_when_no_newer_one_is_due():
+    assert decide(EVERY_MINUTE, minutes(5), minutes(5.9)) == Decision(
+        run=minutes(5), missed=None, last=minutes(5), next=minutes(6)
+    )
+
+
+def test_a_tick_is_due_at_its_very_instant():
+    assert decide(EVERY_MINUTE, minutes(4), minutes(5)) == Decision(
+        run=minutes(5),
+        missed=Stretch(minutes(4), minutes(4), 1),
+        last=minutes(5),
+        next=minutes(6),
+    )
+
+
+def test_after_downtime_the_newest_tick_runs_and_the_others_are_one_missed_stretch():
+    assert decide(EVERY_MINUTE, minutes(5), minutes(65.5)) == Decision(
+        run=minutes(65),
+        missed=Stretch(minutes(5), minutes(64), 60),
+        last=minutes(65),
+        next=minutes(66),
+    )
+
+
+def test_a_tick_older_than_the_catch_up_window_is_missed():
+    yearly = cron("0 0 0 1 1 *")
+    due = datetime(2026, 1, 1, tzinfo=START.tzinfo)
+    assert decide(yearly, due, due + CATCHUP_WINDOW).run == due
+    late = decide(yearly, due, due + CATCHUP_WINDOW + timedelta(seconds=1))
+    assert late.run is None
+    assert late.missed == Stretch(due, due, 1)
+    assert late.next == datetime(2027, 1, 1, tzinfo=START.tzinfo)
+
+
+def test_a_year_of_a_per_second_job_is_settled_in_one_stretch_without_walking():
+    began = time.perf_counter()
+    decision = decide(cron("* * * * * *"), START, START + timedelta(days=365))
+    assert time.perf_counter() - began < 5  # walking 31 million ticks takes minutes
+    assert decision.missed == Stretch(
+        START, START + timedelta(days=365, seconds=-1), 365 * 86_400
+    )
+
+
+@pytest.mark.parametrize("due_after_s", [0.0, 0.5, 59.9, 60, 3600.25, 90_000])
+def test_every_due_tick_is_covered_exactly_once(due_after_s):
+    due, now = minutes(1), minutes(1) + timedelta(seconds=due_after_s)
+    decision = decide(EVERY_MINUTE, due, now)
+    covered = int(decision.run is not None) + (decision.missed.count if decision.missed else 0)
+    assert covered == 1 + EVERY_MINUTE.count(due, now)
+    assert decision.next is not None
+    assert decision.next > now
+
+
+def test_the_agenda_gives_due_jobs_earliest_first_and_keeps_them_until_moved_on():
+    agenda = Agenda()
+    agenda.set("late", minutes(2))
+    agenda.set("early", minutes(1))
+    agenda.set("later", minutes(9))
+    assert agenda.first() == minutes(1)
+    assert agenda.due(minutes(2)) == ["early", "late"]
+    assert agenda.due(minutes(2)) == ["early", "late"]
+    agenda.set("early", minutes(3))
+    assert agenda.due(minutes(2)) == ["late"]
+
+
+def test_a_job_moved_to_an_earlier_tick_comes_up_then_and_once():
+    agenda = Agenda()
+    for tick in (5, 1, 5, 1):
+        agenda.set("job", minutes(tick))
+    assert agenda.due(minutes(9)) == ["job"]
+    assert agenda.first() == minutes(1)
+
+
+def test_a_job_without_a_next_tick_is_off_the_agenda():
+    agenda = Agenda()
+    agenda.set("job", minutes(1))
+    agenda.set("job", None)
+    assert agenda.first() is None
+    assert agenda.due(minutes(9)) == []
