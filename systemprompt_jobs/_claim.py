@@ -8,12 +8,12 @@ import hashlib
 import importlib.metadata
 import uuid
 import zoneinfo
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._model import Run, State, Trigger
+from ._model import State, Trigger
 from ._schedule import Agenda, Decision, Stretch, decide
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from ._model import Node, Plan
+    from ._model import Node, Plan, Run
     from ._store import Store
     from ._store.jobs import JobRow
     from .interfaces import Clock, Schedule
@@ -39,14 +39,6 @@ _LONGEST_WAIT_S = 1.0
 
 _BATCH = 1000
 """Jobs per claiming transaction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What one transaction claimed."""
-
-    runs: list[Run] = field(default_factory=list)
-    missed: list[Run] = field(default_factory=list)
 
 
 def fingerprint(schedule: Schedule | None, timezone: str, overlap: str) -> str:
@@ -67,7 +59,8 @@ def _zone_data_version() -> str:
 class Claimer:
     """Claims the due ticks of this node's plans.
 
-    `lease_until` tells the end of a lease taken now; `took` receives what was claimed.
+    `lease_until` tells the end of a lease taken now; `took` receives the rows of one
+    transaction: claimed runs, and missed stretches.
     """
 
     def __init__(
@@ -77,7 +70,7 @@ class Claimer:
         node: Node,
         clock: Clock,
         lease_until: Callable[[], int],
-        took: Callable[[Claimed], None],
+        took: Callable[[list[Run]], None],
     ) -> None:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
@@ -172,7 +165,7 @@ class Claimer:
         until = (first - AHEAD - self._clock.now()).total_seconds()
         return min(max(until, 0.0), _LONGEST_WAIT_S)
 
-    def _claim(self, due: Sequence[str], now: datetime) -> Claimed:
+    def _claim(self, due: Sequence[str], now: datetime) -> list[Run]:
         decisions: dict[str, Decision] = {}
         with self._store.write() as connection:
             rows = job_rows.lock(connection, due)
@@ -196,7 +189,7 @@ class Claimer:
 
     def _record(
         self, connection: Connection, decisions: Mapping[str, Decision], now: datetime
-    ) -> Claimed:
+    ) -> list[Run]:
         runs = run_rows.add(
             connection,
             [
@@ -220,7 +213,7 @@ class Claimer:
                 for id_, decision in decisions.items()
             ],
         )
-        return Claimed(runs, missed)
+        return runs + missed
 
     def _claimed(
         self, plan: Plan, key: str, tick: datetime | None, now: datetime

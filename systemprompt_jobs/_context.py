@@ -39,14 +39,14 @@ class Resources:
             return self._engines[name]
 
     def _create(self, name: str) -> Engine:
-        try:
-            return create_engine(self._urls[name])
-        except KeyError:
+        if name not in self._urls:
             raise ServiceError(
                 f"no database {name!r} is configured; {_known(self._urls)}: "
                 f"add it under scheduler.databases, e.g. {name}: sqlite:///var/app.db"
-            ) from None
-        except (SQLAlchemyError, ImportError) as error:
+            )
+        try:
+            return create_engine(self._urls[name])
+        except (SQLAlchemyError, ImportError, ValueError) as error:
             raise ServiceError(f"database {name!r} cannot be used: {error}") from error
 
     def container(self) -> svcs.Container:

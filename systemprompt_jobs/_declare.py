@@ -95,8 +95,9 @@ def job(
 def _refuse_non_function(function: object) -> None:
     if isinstance(function, Job):
         raise TypeError(f"@job is applied twice: {function!r}")
-    if not callable(function) or inspect.isclass(function) or not hasattr(function, "__qualname__"):
-        raise TypeError(f"@job takes a plain function, got {function!r}")
+    if inspect.isclass(function) or not (callable(function) and hasattr(function, "__qualname__")):
+        hint = f": write @job(schedule={function!r})" if isinstance(function, str) else ""
+        raise TypeError(f"@job takes a plain function, got {function!r}{hint}")
     owner = function.__qualname__.rpartition(".")[0]
     if owner and not owner.endswith("<locals>"):
         raise TypeError(
@@ -128,7 +129,7 @@ def _overlap(value: object) -> Overlap:
 
 
 def _first_line(doc: str | None) -> str:
-    return inspect.cleandoc(doc).partition("\n")[0] if doc else ""
+    return (doc or "").strip().partition("\n")[0].rstrip()
 
 
 class JobExtension:
@@ -146,11 +147,13 @@ class JobExtension:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in hookspecs.names():
-            method = cls.__dict__.get(name)
-            if inspect.isfunction(method) and not hasattr(method, hookspecs.MARKER):
-                hookspecs.hookimpl(method)
+        for name in hookspecs.names():  # inherited ones too: a mixin need not be a JobExtension
+            method = getattr(cls, name, None)
+            function = getattr(method, "__func__", method)  # under a classmethod
+            if inspect.isfunction(function) and not hasattr(function, hookspecs.MARKER):
+                hookspecs.hookimpl(function)
 
+    @hookspecs.hookimpl
     def jobs(self) -> Iterable[Job[..., Any]]:
         """Return the jobs of this extension."""
         return ()

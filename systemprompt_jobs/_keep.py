@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._claim import Claimed
 from ._clock import boot_id
 from ._store import nodes as node_rows
 from ._store import runs as run_rows
@@ -12,7 +11,7 @@ from ._store import runs as run_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from ._model import Node
+    from ._model import Node, Run
     from ._observe import Observer
     from ._store import Store
     from .interfaces import Clock
@@ -38,7 +37,7 @@ class Keeper:
         *,
         job_ids: Collection[str],
         held: Callable[[], list[tuple[int, int]]],
-        took: Callable[[Claimed], None],
+        took: Callable[[list[Run]], None],
         observer: Observer,
     ) -> None:
         self._store = store
@@ -133,4 +132,4 @@ class Keeper:
             runs = run_rows.take_pending(
                 connection, self._job_ids, self._node.id, now, self.lease_until(), _PENDING_BATCH
             )
-        self._took(Claimed(runs))
+        self._took(runs)

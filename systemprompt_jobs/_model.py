@@ -76,10 +76,10 @@ class Job(Generic[P, R_co]):
         # What functools.update_wrapper does, past the frozen __setattr__.
         for attribute in functools.WRAPPER_ASSIGNMENTS:
             if hasattr(self.function, attribute):
-                object.__setattr__(self, attribute, getattr(self.function, attribute))
-        object.__setattr__(self, "__wrapped__", self.function)
-        if inspect.iscoroutinefunction(self.function):
-            _mark_coroutine_function(self)
+                vars(self)[attribute] = getattr(self.function, attribute)
+        vars(self)["__wrapped__"] = self.function
+        if self.is_async:
+            vars(self).update(_coroutine_mark())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(*args, **kwargs)
@@ -104,13 +104,13 @@ class Job(Generic[P, R_co]):
         return Place(Path(code.co_filename), code.co_firstlineno)
 
 
-def _mark_coroutine_function(target: Job[..., Any]) -> None:
-    if sys.version_info >= (3, 12):
-        inspect.markcoroutinefunction(target)
-    else:  # what asyncio.iscoroutinefunction looks at before 3.12
-        import asyncio.coroutines
+def _coroutine_mark() -> dict[str, Any]:
+    """Return the attribute by which Python knows a coroutine function."""
+    if sys.version_info >= (3, 12):  # it cannot mark a frozen Job itself
+        return vars(inspect.markcoroutinefunction(lambda: None))
+    import asyncio.coroutines  # what asyncio.iscoroutinefunction looks at before 3.12
 
-        object.__setattr__(target, "_is_coroutine", asyncio.coroutines._is_coroutine)  # type: ignore[attr-defined]  # noqa: SLF001
+    return {"_is_coroutine": asyncio.coroutines._is_coroutine}  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Extension:
 
     `distribution` and `version` are empty for local plugins and `--plugin` modules that no
     installed distribution provides. `source` says how it was found: `installed`, `local`,
-    `command line` or `built-in`.
+    `command line`, or `given` where `Runtime` was handed the plugin itself.
     """
 
     name: str

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ._claim import Claimed, Claimer, manual_key, run_values
+from ._claim import Claimer, manual_key, run_values
 from ._keep import Keeper
 from ._loop import Loop
 from ._model import Node, Run, State, Trigger
@@ -170,12 +170,14 @@ class LiveNode:
         self._recorder.offer([run])
         return answer
 
-    def _took(self, claimed: Claimed) -> None:
-        for run in claimed.missed:
-            self._observer.put("tick_missed", run=run)
+    def _took(self, rows: Sequence[Run]) -> None:
+        for run in rows:
+            if run.state is State.MISSED:
+                self._observer.put("tick_missed", run=run)
+        claimed = [run for run in rows if run.state is State.CLAIMED]
         now = self._clock.now()
-        self._caught_up |= {run.job_id for run in claimed.runs if run.tick and run.tick <= now}
-        self._recorder.offer(claimed.runs)
+        self._caught_up |= {run.job_id for run in claimed if run.tick and run.tick <= now}
+        self._recorder.offer(claimed)
 
     def _start(self, run: Run) -> None:
         plan = self._plans[run.job_id]

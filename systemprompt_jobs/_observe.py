@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from ._model import Place, Problem
+from .errors import text_of
 
 if TYPE_CHECKING:
     import pluggy
@@ -26,10 +31,11 @@ class Observer:
     def __init__(self, manager: pluggy.PluginManager, capacity: int = _CAPACITY) -> None:
         self._manager = manager
         self._queue: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue(capacity)
-        self._callers: dict[str, list[tuple[str, Any]]] = {}
+        self._callers: dict[str, list[tuple[pluggy.HookImpl, Any]]] = {}
         self._blamed: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="jobs-observer", daemon=True)
         self._log = structlog.get_logger("systemprompt_jobs")
+        self._overflow = threading.Lock()
         self.dropped = 0
 
     def start(self) -> None:
@@ -41,17 +47,18 @@ class Observer:
         try:
             self._queue.put_nowait((hook, arguments))
         except queue.Full:
-            self.dropped += 1
+            with self._overflow:  # several threads put, and += is not atomic
+                self.dropped += 1
 
     def drain(self, seconds: float) -> None:
         """Make the calls that wait, for at most `seconds`, and end the thread."""
+        deadline = time.monotonic() + seconds
+        with suppress(queue.Full):
+            self._queue.put(_END, timeout=seconds)
+        if self._thread.is_alive():
+            self._thread.join(max(0, deadline - time.monotonic()))
         if self.dropped:
             self._log.warning("observers_overflowed", dropped=self.dropped)
-        try:
-            self._queue.put(_END, timeout=seconds)
-            self._thread.join(seconds)
-        except queue.Full:
-            pass
         if self._thread.is_alive():
             self._log.warning("observers_not_drained", waiting=self._queue.qsize())
 
@@ -62,40 +69,40 @@ class Observer:
     def _call(self, hook: str, arguments: dict[str, Any]) -> None:
         if hook not in self._callers:
             self._callers[hook] = self._each(hook)
-        for plugin, caller in self._callers[hook]:
+        for implementation, caller in self._callers[hook]:
             try:
                 caller(**arguments)
             except BaseException as error:  # noqa: BLE001  # sys.exit() of an observer included
-                self._blame(plugin, hook, error)
+                self._blame(implementation, hook, error)
 
-    def _each(self, hook: str) -> list[tuple[str, Any]]:
+    def _each(self, hook: str) -> list[tuple[pluggy.HookImpl, Any]]:
         """Return one caller per plugin: in a joint call, one that raises would stop the rest.
 
-        They are pluggy's own callers, so that tracing sees each call.
+        They are pluggy's own callers, so that tracing sees each call, in pluggy's order.
         """
-        implementations = list(getattr(self._manager.hook, hook).get_hookimpls())
-        plugins = [i.plugin for i in implementations]
+        implementations = getattr(self._manager.hook, hook).get_hookimpls()
+        first = {i.plugin_name: i for i in reversed(implementations)}
+        plugins = [i.plugin for i in first.values()]
         return [
-            (
-                i.plugin_name,
-                self._manager.subset_hook_caller(hook, [p for p in plugins if p is not i.plugin]),
-            )
-            for i in implementations
+            (i, self._manager.subset_hook_caller(hook, [p for p in plugins if p is not i.plugin]))
+            for i in first.values()
         ]
 
-    def _blame(self, plugin: str, hook: str, error: BaseException) -> None:
+    def _blame(self, implementation: pluggy.HookImpl, hook: str, error: BaseException) -> None:
+        plugin = implementation.plugin_name
         if plugin in self._blamed:
             return
         self._blamed.add(plugin)
-        reason = f"its observer {hook}() raised {type(error).__name__}: {error}"
-        self._log.error("observer_failed", plugin=plugin, hook=hook, exc_info=error)
-        self.put("plugin_failed", problem=Problem(plugin, reason, _place(error)))
+        reason = f"its observer {hook}() raised {text_of(error)}"
+        problem = Problem(plugin, reason, _place(implementation, error))
+        with suppress(Exception):  # a closed terminal must not silence the other observers
+            self._log.error("observer_failed", plugin=plugin, hook=hook, exc_info=error)
+        self._call("plugin_failed", {"problem": problem})
 
 
-def _place(error: BaseException) -> Place:
-    from pathlib import Path
-
-    entry = error.__traceback__
-    while entry is not None and entry.tb_next is not None:
-        entry = entry.tb_next
-    return Place(Path(entry.tb_frame.f_code.co_filename), entry.tb_lineno) if entry else Place()
+def _place(implementation: pluggy.HookImpl, error: BaseException) -> Place:
+    """Return the innermost line of the observer's own file in a traceback."""
+    file = implementation.function.__code__.co_filename
+    calls = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in calls if frame.f_code.co_filename == file]
+    return Place(Path(file), lines[-1] if lines else None)

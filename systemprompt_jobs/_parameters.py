@@ -110,7 +110,9 @@ def shown(value: object) -> str:
 
 def masked(text: str) -> str:
     """Return `text` with the passwords of URLs replaced by `***`; rather too much than too little."""
-    text = re.sub(r"(://[^\s:/@\"']*):.*@", r"\1:***@", text, flags=re.DOTALL)
+    head, at, tail = text.rpartition("@")
+    if at and (user := re.search(r"://[^\s:/@\"']*:", head)):
+        text = f"{head[: user.end()]}***@{tail}"
     return re.sub(r"(password=)[^&\s\"']*", r"\1***", text, flags=re.IGNORECASE)
 
 
@@ -195,8 +197,8 @@ def _unfit(name: str, parameter: _Parameter, value: object, error: Exception) ->
 
     if not isinstance(error, ValidationError):
         return f"{name}: {shown(value)}: {error}"
-    reasons = dict.fromkeys(_reason(detail) for detail in error.errors(include_url=False))
-    return f"{name}: {shown(value)} does not fit {_kind(parameter)}: {', '.join(reasons)}"
+    reasons = list(dict.fromkeys(map(_reason, error.errors(include_url=False))))
+    return f"{name}: {shown(value)} does not fit {_kind(parameter)}: {', '.join(reasons[:3])}"
 
 
 def _reason(detail: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,14 @@ from . import _parameters
 from ._context import JobContext
 from ._declare import JobResult
 from ._model import Report, Run, State
-from .errors import ParameterError
+from .errors import ParameterError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from ._context import Resources
-    from ._model import Plan
+    from ._model import Job, Plan
 
 MAX_MESSAGE = 10_000
 """Characters of a message or an error that are kept."""
@@ -44,9 +45,9 @@ def attempt(plan: Plan, run: Run, resources: Resources, now: Callable[[], dateti
     """Call the job's function for this run and report what came of it. Raises nothing."""
     started = now()
     try:
-        outcome = _judge(_call(plan, run, resources))
+        outcome = _judge(_call(plan, run, resources), run)
     except BaseException as error:  # noqa: BLE001  # sys.exit() ends a run, not the worker
-        outcome = _failure(error)
+        outcome = _failure(plan.job, error)
     return Report(
         outcome=outcome.state,
         started=started,
@@ -55,7 +56,7 @@ def attempt(plan: Plan, run: Run, resources: Resources, now: Callable[[], dateti
         processed=_count(outcome.processed),
         failed=_count(outcome.failed),
         error=_clip(outcome.error),
-        traceback=_clean(outcome.traceback[-MAX_TRACEBACK:]),
+        traceback=_clip_start(outcome.traceback),
     )
 
 
@@ -78,7 +79,7 @@ def _call(plan: Plan, run: Run, resources: Resources) -> object:
         return asyncio.run(plan.job.function(*arguments, **parameters))
 
 
-def _judge(result: object) -> _Outcome:
+def _judge(result: object, run: Run) -> _Outcome:
     if result is None:
         return _Outcome(State.SUCCEEDED)
     if isinstance(result, str):
@@ -86,58 +87,45 @@ def _judge(result: object) -> _Outcome:
     if isinstance(result, JobResult):
         return _Outcome(
             State.SUCCEEDED if result.ok else State.FAILED,
-            message=result.message,
+            message=str(result.message),
             processed=result.processed,
             failed=result.failed,
-            error="" if result.ok else result.message or "the job returned a failure",
+            error="" if result.ok else str(result.message) or "the job returned a failure",
         )
     kind = type(result).__name__
-    structlog.get_logger("systemprompt_jobs").warning("result_ignored", type=kind)
+    log = structlog.get_logger("systemprompt_jobs")
+    log.warning("result_ignored", job=run.job_id, run=run.id, type=kind)
     return _Outcome(
         State.SUCCEEDED, message=f"returned {kind}, ignored: return None, text or a JobResult"
     )
 
 
-def _failure(error: BaseException) -> _Outcome:
+def _failure(job: Job[..., Any], error: BaseException) -> _Outcome:
     if isinstance(error, ParameterError):
         return _Outcome(State.FAILED, error=str(error))
-    kind = type(error)
-    name = (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
-    return _Outcome(
-        State.FAILED,
-        error=f"{name}: {_text_of(error)}",
-        traceback=_traceback_of(error),
-    )
+    return _Outcome(State.FAILED, error=text_of(error), traceback=_traceback_of(job, error))
 
 
-def _text_of(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"the job called sys.exit({error.code!r})"
-    try:
-        return str(error)
-    except Exception as broken:  # noqa: BLE001  # a plugin's __str__
-        return f"(its text cannot be shown: {type(broken).__name__})"
-
-
-def _traceback_of(error: BaseException) -> str:
-    """Return the traceback from the job's own code on."""
+def _traceback_of(job: Job[..., Any], error: BaseException) -> str:
+    """Return the traceback from the job's own code on, past ours and asyncio's."""
+    code = getattr(job.function, "__code__", None)
     entry = error.__traceback__
-    while entry is not None and entry.tb_frame.f_code.co_filename == __file__:
+    while entry is not None and entry.tb_frame.f_code is not code:
         entry = entry.tb_next
-    try:
-        return "".join(traceback.format_exception(type(error), error, entry))
-    except Exception:  # noqa: BLE001  # a plugin's __str__
-        return "".join(traceback.format_tb(entry))
+    return "".join(traceback.format_exception(type(error), error, entry or error.__traceback__))
 
 
 def _clip(text: str) -> str:
     if len(text) <= MAX_MESSAGE:
         return _clean(text)
     return _clean(text[:MAX_MESSAGE]) + f" … (cut, {len(text):,} characters in all)"
+
+
+def _clip_start(text: str) -> str:
+    """Keep the end of a traceback, which says most."""
+    if len(text) <= MAX_TRACEBACK:
+        return _clean(text)
+    return f"(cut, {len(text):,} characters in all) …\n" + _clean(text[-MAX_TRACEBACK:])
 
 
 def _clean(text: str) -> str:
@@ -147,6 +135,8 @@ def _clean(text: str) -> str:
 
 def _count(value: Any) -> int | None:
     """Return a count of items as a database can keep it; None for what is no whole number."""
-    if not isinstance(value, int):
+    try:
+        count = operator.index(value)  # other libraries' integers too
+    except TypeError:
         return None
-    return max(-_MAX_COUNT, min(int(value), _MAX_COUNT))
+    return max(-_MAX_COUNT, min(count, _MAX_COUNT))

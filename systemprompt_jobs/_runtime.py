@@ -45,7 +45,8 @@ class Runtime:
 
     - `root`: the project's folder; else `SYSTEMPROMPT_ROOT`, else found upwards from the
       working directory.
-    - `plugins`, `no_plugins`: entry-point names or modules to load, and names to keep out.
+    - `plugins`: entry-point names or modules to load, or plugins themselves, such as an object
+      with hooks. `no_plugins`: names to keep out.
     - `environ`, `clock`: what to read instead of the process's own.
     - `trace`: print every hook call to standard error.
 
@@ -61,7 +62,7 @@ class Runtime:
         self,
         root: Path | str | None = None,
         *,
-        plugins: Sequence[str] = (),
+        plugins: Sequence[object] = (),
         no_plugins: Iterable[str] = (),
         environ: Mapping[str, str] = os.environ,
         clock: Clock | None = None,
@@ -115,6 +116,11 @@ class Runtime:
             scheme = text.partition(":")[0]
             raise ScheduleError(f"{text!r}: no plugin knows schedules of the form '{scheme}: …'")
         return found
+
+    @staticmethod
+    def parse_value(text: str) -> Any:
+        """Return what a text of the command line says as a YAML value, else the text itself."""
+        return _configure.parse_value(text)
 
     def find(self, name: str) -> Plan:
         """Return the plan of a job id or of a short name or alias that is unique.

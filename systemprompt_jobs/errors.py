@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+import reprlib
+import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,3 +71,11 @@ class StoreError(JobsError):
 
 class StoreUnusableError(StoreError):
     """The database will not become usable by waiting; the message names the remedy."""
+
+
+def text_of(error: BaseException) -> str:
+    """Return `module.Type: text`, whatever the error's own `__str__` does."""
+    if isinstance(error, SystemExit):
+        return f"SystemExit: it called sys.exit({reprlib.repr(error.code)})"
+    lines = traceback.format_exception_only(error)
+    return next(line for line in lines if not line.startswith(" ")).strip()

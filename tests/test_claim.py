@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from systemprompt_jobs import _runtime
 from systemprompt_jobs._calendar import cron, parse
-from systemprompt_jobs._claim import AHEAD, Claimed, Claimer
+from systemprompt_jobs._claim import AHEAD, Claimer
 from systemprompt_jobs._model import Overlap, State
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import queries
@@ -31,9 +31,9 @@ class Scheduler:
         self.store = store
         self.claimer = Claimer(store, plans, new_node(), clock, lambda: 0, self._took)
 
-    def _took(self, claimed: Claimed) -> None:
-        self.taken += claimed.runs
-        self.missed += claimed.missed
+    def _took(self, rows):
+        self.taken += [run for run in rows if run.state is State.CLAIMED]
+        self.missed += [run for run in rows if run.state is State.MISSED]
 
     def install(self):
         self.claimer.install(parse)

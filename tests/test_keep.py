@@ -37,7 +37,7 @@ class Node:
             LEASE_S,
             job_ids={"ext:cleanup"},
             held=lambda: self.held,
-            took=lambda claimed: self.taken.extend(claimed.runs),
+            took=self.taken.extend,
             observer=self.calls,
         )
         self.keeper.join("scheduler", 10, "set")

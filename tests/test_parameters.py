@@ -27,7 +27,7 @@ from systemprompt_jobs._parameters import (
 from systemprompt_jobs.errors import ParameterError
 
 if TYPE_CHECKING:
-    from systemprompt_jobs import JobContext
+    from systemprompt_jobs import JobContext  # noqa: TC004 - missing at run time: the point
 
 
 @job
@@ -161,7 +161,7 @@ def test_signatures_that_no_run_could_call_are_refused():
     def two(a, b): ...
     def star(ctx, *args, **kwargs): ...
     def unresolvable(*, x: Nowhere): ...  # noqa: F821
-    def no_expression(*, x: "int |"): ...  # noqa: F722, UP037
+    def no_expression(*, x: "int |"): ...  # noqa: F722
     def unknown_type(*, x: object()): ...
 
     assert refusal(two).startswith("it takes b, which no run could pass")

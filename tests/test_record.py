@@ -46,7 +46,7 @@ class Rig:
             new_node(),
             self.clock,
             lambda: 0,
-            lambda claimed: self.recorder.offer(claimed.runs),
+            self.recorder.offer,
         )
         self.claimer.install(parse)
 

@@ -148,7 +148,7 @@ class Cron:
         """Return how many ticks are in `first`..`last`, both within the stretch."""
         start, _, offset, _ = stretch
         resume, late = self._resume(stretch), 0
-        if first == start and resume <= start + offset:
+        if first == start and resume < start + offset:
             # All that the gap swallowed is one tick, merged with one that is due then.
             late = min(1, self.tables.count(resume, start + offset + 1))
             resume = start + offset + 1

@@ -4,6 +4,7 @@ cron-descriptor was tried: it reads `*/7` as "every 7 minutes", `5-5` as a range
 the days without the `#1`, and `1,L` as "day 1 and L".
 """
 
+# ruff: noqa: PLR2004 - 24 hours, 12 months, 7 days
 from __future__ import annotations
 
 import itertools
@@ -118,10 +119,11 @@ def _days_of_week(fields: Fields) -> str:
     if fields.nth:
         return f"on the {_join([f'{_NTH[n]} {WEEKDAYS[day]}' for day, n in sorted(fields.nth)])}"
     days = sorted(fields.weekdays, key=lambda day: (day - 1) % 7)  # Sunday comes last in a week
-    if len(days) == 7:
+    starts = [day for day in days if (day - 1) % 7 not in fields.weekdays]
+    if not starts:
         return ""
-    if len(days) > 2 and (days[-1] or 7) - days[0] == len(days) - 1:
-        return f"{WEEKDAYS[days[0]]} to {WEEKDAYS[days[-1]]}"
+    if len(starts) == 1 and len(days) > 2:
+        return f"{WEEKDAYS[starts[0]]} to {WEEKDAYS[(starts[0] + len(days) - 1) % 7]}"
     return f"every {_join([WEEKDAYS[day] for day in days])}"
 
 

@@ -35,7 +35,7 @@ def every(
     return Interval(interval // SECOND, _anchor(anchor))
 
 
-def _anchor(anchor: datetime | None) -> datetime | None:
+def _anchor(anchor: object) -> datetime | None:
     if anchor is None:
         return None
     if not isinstance(anchor, datetime) or anchor.utcoffset() is None:

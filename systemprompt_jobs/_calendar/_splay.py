@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime, timedelta
 
 from ._instants import at_or_before
@@ -12,6 +11,8 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def splay(job_id: str, tick: datetime, limit: timedelta) -> timedelta:
     """Return a delay of 0 <= delay < `limit`, the same on every node for one job and tick."""
+    import hashlib
+
     if limit <= timedelta():
         return timedelta()
     seed = hashlib.blake2b(f"{job_id}\0{at_or_before(tick)}".encode(), digest_size=8).digest()

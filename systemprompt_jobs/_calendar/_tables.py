@@ -10,10 +10,13 @@ from ..errors import ScheduleError
 from ._days import Days, length_of
 from ._instants import DAY
 from ._text import Fields, read
-from ._times import Times, below
+from ._times import Times, below, lowest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+SUNDAY, SATURDAY = 0, 6
+_WEEKLY = sum(1 << 7 * week for week in range(5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +36,24 @@ class Tables:
         Local times are in seconds, as if the epoch had been at local midnight.
         """
         day, time = divmod(local, DAY)
-        if self.days.ceil(day) == day:
-            found = self.times.ceil(time)
-            if found is not None:
-                return day * DAY + found
-        later = self.days.ceil(day + 1)
-        return None if later is None else later * DAY + self.times.first
+        found = self.days.ceil(day)
+        if found == day:
+            later = self.times.ceil(time)
+            if later is not None:
+                return day * DAY + later
+            found = self.days.ceil(day + 1)
+        return None if found is None else found * DAY + self.times.first
 
     def floor(self, local: int) -> int | None:
         """Return the last match that is not after `local`; None if 40 years have none."""
         day, time = divmod(local, DAY)
-        if self.days.floor(day) == day:
-            found = self.times.floor(time)
-            if found is not None:
-                return day * DAY + found
-        earlier = self.days.floor(day - 1)
-        return None if earlier is None else earlier * DAY + self.times.last
+        found = self.days.floor(day)
+        if found == day:
+            earlier = self.times.floor(time)
+            if earlier is not None:
+                return day * DAY + earlier
+            found = self.days.floor(day - 1)
+        return None if found is None else found * DAY + self.times.last
 
     def count(self, start: int, end: int) -> int:
         """Return how many matches have `start` <= local < `end`; a month costs one step."""
@@ -71,10 +76,10 @@ def tables(text: object) -> Tables:
 def _tables(text: str) -> Tables:
     fields = read(text)
     times = Times(_mask(fields.hours), _mask(fields.minutes), _mask(fields.seconds))
-    days = Days.of(_mask(fields.months), functools.partial(_days_of, fields))
+    days = Days.of(_mask(fields.months), functools.partial(_days_of, fields, _mask(fields.days)))
     if not days.months:
         raise ScheduleError(
-            f"schedule {text!r}: day of month {fields.texts[3]!r} never occurs in "
+            f"schedule {text[:60]!r}: day of month {fields.texts[3]!r} never occurs in "
             f"month {fields.texts[4]!r}; L is the last day of a month"
         )
     return Tables(times, days, fields.wildcard)
@@ -84,15 +89,18 @@ def _mask(numbers: Iterable[int]) -> int:
     return sum(1 << number for number in numbers)
 
 
-def _days_of(fields: Fields, shape: int) -> int:
-    """Return the days of a month of this shape as a mask; two restricted fields are OR-ed."""
-    of_month, of_week = _by_day_of_month(fields, shape), _by_weekday(fields, shape)
+def _days_of(fields: Fields, numbered: int, shape: int) -> int:
+    """Return the days of a month of this shape as a mask; two restricted fields are OR-ed.
+
+    `numbered` is the mask of the days of month that are given as numbers.
+    """
+    of_month, of_week = _by_day_of_month(fields, numbered, shape), _by_weekday(fields, shape)
     either = fields.day_restricted and fields.weekday_restricted
     return of_month | of_week if either else of_month & of_week
 
 
-def _by_day_of_month(fields: Fields, shape: int) -> int:
-    days = below(_mask(fields.days), length_of(shape) + 1)
+def _by_day_of_month(fields: Fields, numbered: int, shape: int) -> int:
+    days = below(numbered, length_of(shape) + 1)
     if fields.last_day:
         days |= 1 << length_of(shape)
     if fields.nearest is not None:
@@ -104,22 +112,23 @@ def _nearest_weekday(shape: int, day: int) -> int:
     """Return the day from Monday to Friday that is nearest to `day` within the month."""
     day = min(day, length_of(shape))
     weekday = (shape // 4 + day - 1) % 7
-    if weekday == 6:
+    if weekday == SATURDAY:
         return day - 1 if day > 1 else 3
-    if weekday == 0:
+    if weekday == SUNDAY:
         return day + 1 if day < length_of(shape) else day - 2
     return day
 
 
 def _by_weekday(fields: Fields, shape: int) -> int:
-    days = _mask(day for weekday in fields.weekdays for day in _dates(shape, weekday))
+    days = 0
+    for weekday in fields.weekdays:
+        days |= _on(shape, weekday)
     for weekday, nth in fields.nth:
-        dates = _dates(shape, weekday)
-        if nth <= len(dates):
-            days |= 1 << dates[nth - 1]  # nth 0 is the last one
+        on = _on(shape, weekday)
+        days |= on & (1 << lowest(on) + 7 * (nth - 1)) if nth else 1 << on.bit_length() - 1
     return days
 
 
-def _dates(shape: int, weekday: int) -> range:
+def _on(shape: int, weekday: int) -> int:
     """Return the days of a month of this shape that fall on `weekday`."""
-    return range(1 + (weekday - shape // 4) % 7, length_of(shape) + 1, 7)
+    return below(_WEEKLY << 1 + (weekday - shape // 4) % 7, length_of(shape) + 1)

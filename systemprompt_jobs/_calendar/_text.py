@@ -5,10 +5,12 @@ croniter is asked only what it answers rightly: single values, names, `*`, steps
 wrongly in a range that wraps with a step (`23-3/2`).
 """
 
+# ruff: noqa: PLR2004 - field counts and lengths of messages
 from __future__ import annotations
 
 import functools
 import re
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +101,7 @@ def read(text: object) -> Fields:
     """Return what a cron text says. Anything that is not one raises ScheduleError."""
     if not isinstance(text, str):
         raise ScheduleError(
-            f"schedule {text!r:.60}: a text of six fields is needed, got {type(text).__name__}; "
+            f"schedule {reprlib.repr(text)}: a text of six fields is needed, got {type(text).__name__}; "
             "e.g. '0 30 2 * * *' for every day at 02:30"
         )
     return _read(text)
@@ -111,8 +113,6 @@ def _read(text: str) -> Fields:
     plain = [_plain(text, field, value) for field, value in zip(FIELDS, texts, strict=True)]
     try:
         return _fields(texts, plain)
-    except ScheduleError:
-        raise
     except Exception:  # noqa: BLE001 - croniter leaks ValueError, TypeError, AttributeError, …
         raise _refusal(text, texts, plain) from None
 
@@ -174,7 +174,7 @@ def _plain(text: str, field: Field, value: str) -> str:
             raise _refused(
                 text,
                 f"{field.name} {value!r}: {item[0]} would differ from node to node; "
-                f"write a number, and spread jobs with splay",
+                "write a number, and spread jobs with splay",
             )
     if field is WEEKDAY and len({bool(re.search(r"#|^L", item)) for item in items}) > 1:
         raise _refused(
@@ -208,7 +208,7 @@ def _wrapped(field: Field, number: int) -> int:
 
 
 def _croniter(fields: list[str]) -> Any:
-    from croniter import croniter
+    from croniter import croniter  # type: ignore[import-untyped]
 
     return croniter(" ".join(fields), 0.0, second_at_beginning=True)
 

@@ -1,5 +1,6 @@
 """What a reader of a cron schedule might not expect of it."""
 
+# ruff: noqa: PLR2004 - 60 seconds, 24 hours, 28 days
 from __future__ import annotations
 
 import re

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import reprlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
@@ -18,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
 # Files of the same folder that mean something else on each host, or count leap seconds.
 _LOCAL = re.compile(r"(localtime|posixrules|Factory|(posix|right)/.*)")
 
+_LONGEST = 64
 _WINDOW = 22  # a window is 2**22 seconds, some 48 days
 # The shortest stretch of any zone ever is 3 days and 23:40 (Freetown, 1939), so probes 3 days
 # apart cannot miss one.
@@ -40,14 +42,16 @@ class Stretch(NamedTuple):
 def check_zone(name: object) -> str:
     """Return the name if it is an IANA zone, else raise ScheduleError with near names."""
     if not isinstance(name, str):
-        raise ScheduleError(f"timezone {name!r:.60}: must be an IANA name such as 'Europe/Berlin'")
+        raise ScheduleError(
+            f"timezone {reprlib.repr(name)}: must be an IANA name such as 'Europe/Berlin'"
+        )
     _zone(name)
     return name
 
 
 @functools.lru_cache(maxsize=1024)
 def _zone(name: str) -> ZoneInfo:
-    if len(name) <= 64 and _NAME.fullmatch(name) and not _LOCAL.fullmatch(name):
+    if len(name) <= _LONGEST and _NAME.fullmatch(name) and not _LOCAL.fullmatch(name):
         try:
             return ZoneInfo(name)
         except (LookupError, ValueError, OSError):  # OSError: the name of a folder
@@ -59,9 +63,9 @@ def _remedy(name: str) -> str:
     import difflib
 
     known = _names()
-    last = name[:64].replace(" ", "_").casefold()
+    last = name[:_LONGEST].replace(" ", "_").casefold()
     near = [zone for zone in known if last in (zone.casefold(), zone.rpartition("/")[2].casefold())]
-    near = near or difflib.get_close_matches(name[:64], known, n=3)
+    near = near or difflib.get_close_matches(name[:_LONGEST], known, n=3)
     if not near:
         return "use an IANA name such as 'Europe/Berlin'"
     return f"did you mean {' or '.join(near[:3])}?"

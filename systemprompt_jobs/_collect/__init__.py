@@ -8,13 +8,15 @@ is loaded here one at a time.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from .._model import CollectedJob, Collection, Extension, Problem
 from ._find import Candidate, choose, installed, local, named, unknown_allowed
 from ._jobs import check_job, jobs_of, names_taken
-from ._load import OBSERVERS, load, problem_of
+from ._load import load, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,28 +24,29 @@ if TYPE_CHECKING:
 
     import pluggy
 
-__all__ = ["OBSERVERS", "collect"]
+__all__ = ["collect"]
 
 
 def collect(
     manager: pluggy.PluginManager,
     *,
-    modules: Sequence[str] = (),
+    modules: Sequence[object] = (),
     files: Sequence[Path] = (),
     blocked: Iterable[str] = (),
     allowed: str | None = None,
 ) -> Collection:
     """Load every plugin into `manager` and return what they brought.
 
-    - `modules`: entry-point names or modules of `--plugin`; raises UsageError for one that
-      does not exist.
+    - `modules`: entry-point names or modules of `--plugin`, or plugins themselves; raises
+      UsageError for a name that nothing has.
     - `files`: the project's `local_plugins`.
     - `blocked`: names of `--no-plugin`.
     - `allowed`: the text of `SYSTEMPROMPT_PLUGINS`, which limits auto-loading of installed
       plugins to these comma-separated names; None loads all, empty none.
     """
     candidates = [*installed(), *map(local, files)]
-    wanted = [named(module, candidates) for module in modules]
+    once = [module for i, module in enumerate(modules) if module not in modules[:i]]
+    wanted = [named(module, candidates) for module in once]
     chosen, kept_out = choose(candidates, wanted, frozenset(blocked), allowed)
     degraded = {p.culprit: p for p in unknown_allowed(allowed, candidates)}
     jobs: dict[str, CollectedJob] = {}
@@ -53,8 +56,9 @@ def collect(
             degraded[candidate.name] = _name_clash(candidate, chosen)
             continue
         try:
-            plugin = load(manager, candidate)
-            found = list(dict.fromkeys(jobs_of(manager, plugin)))
+            with redirect_stdout(sys.stderr):  # a plugin's print() must not spoil our output
+                plugin = load(manager, candidate)
+                found = list(dict.fromkeys(jobs_of(manager, plugin)))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # sys.exit() at import must not end us

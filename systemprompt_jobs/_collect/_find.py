@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -57,8 +59,8 @@ def _extension_of(entry_point: EntryPoint) -> Extension:
     return Extension(
         name=entry_point.name,
         module=entry_point.value,
-        distribution=distribution.name if distribution else "",
-        version=distribution.version if distribution else "",
+        distribution=(distribution and distribution.name) or "",  # None: half uninstalled
+        version=(distribution and distribution.version) or "",
     )
 
 
@@ -69,7 +71,8 @@ def local(file: Path) -> Candidate:
 
 
 def _import_file(file: Path) -> ModuleType:
-    name = f"systemprompt_local_{file.stem}"
+    # The path's digest: submodules of two projects' plugins must not be taken for each other.
+    name = f"systemprompt_local_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
     package = file.is_dir()
     spec = importlib.util.spec_from_file_location(
         name,
@@ -88,22 +91,26 @@ def _import_file(file: Path) -> ModuleType:
     return module
 
 
-def named(text: str, candidates: Sequence[Candidate]) -> Candidate:
+def named(plugin: object, candidates: Sequence[Candidate]) -> Candidate:
     """Return the plugin that `--plugin` names: an entry point, or else a module.
 
-    Raises UsageError if there is none.
+    Whatever is no text is the plugin itself. Raises UsageError for a name that nothing has.
     """
+    if not isinstance(plugin, str):
+        kind = plugin if inspect.isclass(plugin) else type(plugin)
+        name = kind.__name__.lower()
+        extension = Extension(name, f"{kind.__module__}.{kind.__qualname__}", source="given")
+        return Candidate(extension, lambda: plugin)
     for candidate in candidates:
-        if text in {candidate.name, candidate.extension.module}:
+        if plugin in {candidate.name, candidate.extension.module}:
             return candidate
-    if not _is_module(text):
-        hint = _near(text, [candidate.name for candidate in candidates])
-        raise UsageError(
-            f"--plugin {text}: no plugin or module has this name{hint and f'; {hint}'}"
-        )
-    name = text.rpartition(".")[2].lower()
-    extension = Extension(name, text, source="command line")
-    return Candidate(extension, lambda: importlib.import_module(text))
+    if not _is_module(plugin):
+        hint = _near(plugin, [candidate.name for candidate in candidates])
+        hint = f"; {hint}" if hint else ""
+        raise UsageError(f"--plugin {plugin}: no plugin or module has this name{hint}")
+    name = plugin.rpartition(".")[2].lower()
+    extension = Extension(name, plugin, source="command line")
+    return Candidate(extension, lambda: importlib.import_module(plugin))
 
 
 def _is_module(text: str) -> bool:
@@ -128,7 +135,7 @@ def choose(
     selected = [c for c in candidates if c in wanted or _auto_loads(c, allowed)]
     selected += [c for c in dict.fromkeys(wanted) if c not in candidates]
     chosen = [c for c in selected if c.name not in blocked]
-    kept_out = {c.name for c in candidates} - {c.name for c in chosen}
+    kept_out = {c.name for c in (*candidates, *wanted)} - {c.name for c in chosen}
     return chosen, sorted(kept_out)
 
 

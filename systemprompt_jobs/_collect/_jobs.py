@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,11 +14,9 @@ from .._model import CollectedJob, Job, Place, Problem
 from .._parameters import check_signature
 from ..errors import ParameterError
 from ._find import Unusable
-from ._load import NAME, NAME_RULE, defined_in, function_place, marked_hooks
+from ._load import NAME, NAME_RULE, defined_in, function_place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import pluggy
 
 Jobs = list[Job[..., Any]]
@@ -24,26 +24,26 @@ Jobs = list[Job[..., Any]]
 
 def jobs_of(manager: pluggy.PluginManager, plugin: object) -> Jobs:
     """Return what the plugin's `jobs()` hook says, else the jobs defined in its module."""
-    if "jobs" in marked_hooks(plugin):
-        others = [p for p in manager.get_plugins() if p is not plugin]
-        return _answer(manager.subset_hook_caller("jobs", others)(), plugin)
+    for implementation in manager.hook.jobs.get_hookimpls():
+        if implementation.plugin is plugin:
+            others = [p for p in manager.get_plugins() if p is not plugin]
+            answers = manager.subset_hook_caller("jobs", others)() or [None]
+            place = function_place(implementation.function)
+            return [job for answer in answers for job in _listed(answer, place)]
     if not isinstance(plugin, ModuleType):
         return []
     values = list(vars(plugin).values())
     jobs = [value for value in values if isinstance(value, Job) and defined_in(plugin, value)]
-    if not jobs and not marked_hooks(plugin):
+    if not jobs and not manager.get_hookcallers(plugin):
         _refuse_unseen_submodule(plugin)
     return jobs
 
 
-def _answer(answers: list[Any], plugin: object) -> Jobs:
-    place = function_place(getattr(plugin, "jobs", None))
-    answer = answers[0] if answers else None
+def _listed(answer: object, place: Place) -> Jobs:
     remedy = "return a list of @job functions"
-    try:
-        jobs = list(answer)  # type: ignore[arg-type]
-    except TypeError:
-        raise Unusable(f"jobs() returned {answer!r}", place, remedy) from None
+    if not isinstance(answer, Iterable):
+        raise Unusable(f"jobs() returned {answer!r}", place, remedy)
+    jobs = list(answer)
     for item in jobs:
         if not isinstance(item, Job):
             raise Unusable(f"jobs() returned {item!r}, which is no job", place, remedy)
@@ -73,13 +73,14 @@ def check_job(collected: CollectedJob, taken: Counter[str]) -> Problem | None:
     try:
         for name in (job.name, *job.aliases):
             _check_name(name, taken[name])
+        _refuse_generator(job)
         check_signature(job)
         json.dumps(dict(job.parameters))
     except Unusable as error:
         return Problem(collected.id, str(error), job.place, error.remedy)
     except ParameterError as error:
         return Problem(collected.id, str(error), job.place)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         reason = f"its parameters= cannot be stored: {error}"
         return Problem(collected.id, reason, job.place, "use text, numbers, lists and mappings")
     return None
@@ -93,3 +94,9 @@ def _check_name(name: str, owners: int) -> None:
             f"the name {name!r} is taken by {owners} jobs of this extension",
             remedy="rename all but one: @job(name=…)",
         )
+
+
+def _refuse_generator(job: Job[..., Any]) -> None:
+    """Refuse a function that would "succeed" without running a line of it."""
+    if inspect.isgeneratorfunction(job.function) or inspect.isasyncgenfunction(job.function):
+        raise Unusable("it yields, so calling it runs nothing", remedy="return instead of yield")

@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import os
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import pluggy
+
 from .. import hookspecs
 from .._declare import JobExtension
 from .._model import Place, Problem
+from ..errors import text_of
 from ._find import Unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import pluggy
+    from collections.abc import Callable, Iterator
 
     from ._find import Candidate
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 NAME_RULE = "names are lower-case letters, digits, - and _, and begin with a letter or digit"
 
-OBSERVERS = hookspecs.names() - {
-    "jobs",
-    "register_services",
-    "parse_schedule",
-    "make_executor",
-}
-"""The hooks that only observe."""
-
-_OURS = str(Path(__file__).parent.parent)
+_MACHINERY = (
+    "<frozen ",
+    *(
+        f"{Path(file).parent}{os.sep}"
+        for file in (hookspecs.__file__, importlib.__file__, pluggy.__file__)
+    ),
+)
+"""Where the files begin that stand between a plugin's code and us in a traceback."""
 
 
 def load(manager: pluggy.PluginManager, candidate: Candidate) -> object:
@@ -41,6 +43,10 @@ def load(manager: pluggy.PluginManager, candidate: Candidate) -> object:
     if not NAME.fullmatch(candidate.name):
         raise Unusable("the name cannot be used", candidate.place, NAME_RULE)
     plugin = _instance(candidate)
+    if not isinstance(plugin, Hashable):  # pluggy would blame others for it
+        raise Unusable("it cannot be hashed", candidate.place, "try @dataclass(eq=False)")
+    if manager.is_registered(plugin):
+        raise Unusable(f"it is the same plugin as {manager.get_name(plugin)!r}", candidate.place)
     _check_hooks(manager, plugin)
     manager.register(plugin, candidate.name)
     return plugin
@@ -50,7 +56,9 @@ def _instance(candidate: Candidate) -> object:
     loaded = candidate.load()
     if inspect.isclass(loaded):
         return loaded()
-    if isinstance(loaded, (ModuleType, JobExtension)) or marked_hooks(loaded):
+    if isinstance(loaded, (ModuleType, JobExtension)) or any(
+        map(_options, functions(loaded).values())
+    ):
         return loaded
     raise Unusable(
         f"the entry point {candidate.extension.module} is {loaded!r}, not a plugin",
@@ -63,27 +71,29 @@ def problem_of(candidate: Candidate, error: BaseException) -> Problem:
     if isinstance(error, Unusable):
         place = error.place if error.place.file else candidate.place
         return Problem(candidate.name, str(error), place, error.remedy)
-    return Problem(candidate.name, _in_a_line(error), _place_of(error, candidate.place))
-
-
-def _in_a_line(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"it calls sys.exit({error.code!r})"
-    return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    return Problem(candidate.name, text_of(error), _place_of(error, candidate.place))
 
 
 def _place_of(error: BaseException, fallback: Place) -> Place:
     """Return the innermost line of the plugin's own code in a traceback."""
-    if isinstance(error, SyntaxError) and error.filename:
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
         return Place(Path(error.filename), error.lineno)
-    found = fallback
+    places = list(_places(error))
+    if not places:
+        return fallback
+    entered = places[0][0]
+    package = entered.parent if entered.name == "__init__.py" else entered
+    return [Place(*place) for place in places if place[0].is_relative_to(package)][-1]
+
+
+def _places(error: BaseException) -> Iterator[tuple[Path, int]]:
+    """Yield file and line of each call, outermost first, from where plugin code was entered."""
     entry = error.__traceback__
     while entry is not None:
         file = entry.tb_frame.f_code.co_filename
-        if not file.startswith((_OURS, "<frozen")) and f"{os.sep}importlib{os.sep}" not in file:
-            found = Place(Path(file), entry.tb_lineno)
+        if not file.startswith(_MACHINERY):
+            yield Path(file), entry.tb_lineno
         entry = entry.tb_next
-    return found
 
 
 def function_place(function: object) -> Place:
@@ -93,19 +103,17 @@ def function_place(function: object) -> Place:
 
 
 def functions(plugin: object) -> dict[str, Callable[..., object]]:
-    """Return the plugin's attributes that are plain functions or methods."""
+    """Return the plugin's attributes that are plain functions or methods of any kind."""
     names = vars(plugin) if isinstance(plugin, ModuleType) else dir(plugin)
     found = {name: inspect.getattr_static(plugin, name, None) for name in names}
-    return {name: value for name, value in found.items() if inspect.isfunction(value)}
+    plain = {name: getattr(value, "__func__", value) for name, value in found.items()}
+    return {name: value for name, value in plain.items() if inspect.isfunction(value)}
 
 
-def marked_hooks(plugin: object) -> dict[str, dict[str, Any]]:
-    """Return the options of each function marked with `hookimpl`."""
-    return {
-        name: getattr(function, hookspecs.MARKER)
-        for name, function in functions(plugin).items()
-        if isinstance(getattr(function, hookspecs.MARKER, None), dict)
-    }
+def _options(function: object) -> dict[str, Any]:
+    """Return what `hookimpl` was told about a function, empty if it is not marked."""
+    options = getattr(function, hookspecs.MARKER, None)
+    return options if isinstance(options, dict) else {}
 
 
 def defined_in(plugin: object, value: object) -> bool:
@@ -117,12 +125,11 @@ def defined_in(plugin: object, value: object) -> bool:
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
-    known = hookspecs.names()
-    marked = marked_hooks(plugin)
     for name, function in functions(plugin).items():
-        if name in marked:
-            _check_hook(manager, marked[name].get("specname") or name, function, marked[name])
-        elif name in known and defined_in(plugin, function):
+        options = _options(function)
+        if options:
+            _check_hook(manager, options.get("specname") or name, function, options)
+        elif name in hookspecs.names() and defined_in(plugin, function):
             raise Unusable(
                 f"{name}() bears a hook's name and is not marked",
                 function_place(function),
@@ -144,13 +151,16 @@ def _check_hook(
         near = difflib.get_close_matches(hook, known, 1)
         remedy = f"did you mean {near[0]!r}?" if near else "docs/reference/hooks.md lists all"
         raise Unusable(f"there is no hook {hook!r}", place, remedy)
-    if (options.get("wrapper") or options.get("hookwrapper")) and hook in OBSERVERS:
-        raise Unusable(f"the hook {hook!r} only observes and takes no wrapper", place)
-    takes = getattr(manager.hook, hook).spec.argnames
-    wrong = sorted(set(inspect.signature(function).parameters) - {*takes, "self", "cls"})
+    spec = getattr(manager.hook, hook).spec
+    if (options.get("wrapper") or options.get("hookwrapper")) and not spec.opts["firstresult"]:
+        reason = f"the hook {hook!r} is called for each plugin alone and takes no wrapper"
+        raise Unusable(reason, place, "make it a plain function")
+    if inspect.iscoroutinefunction(function):
+        raise Unusable(f"{hook}() is async, and hooks are not awaited", place, "drop the `async`")
+    wrong = sorted(set(inspect.signature(function).parameters) - {*spec.argnames, "self", "cls"})
     if wrong:
         raise Unusable(
             f"the hook {hook!r} has no argument {', '.join(map(repr, wrong))}",
             place,
-            f"it takes {', '.join(takes) or 'nothing'}",
+            f"it takes {', '.join(spec.argnames) or 'nothing'}",
         )

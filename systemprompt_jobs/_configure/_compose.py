@@ -16,7 +16,7 @@ MAX_VALUES = 100_000
 
 # libyaml where PyYAML was built with it: twenty times as fast, the same events.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_UNQUOTED = re.compile(r"(?P<key>\w+):\s+(?P<value>[*@%`].*?)\s*(?:\s#.*|,\s.*|}.*)?$")
+_UNQUOTED = re.compile(r"\b(?P<key>\w{1,60}):\s+(?P<value>[*@%`].*?)\s*(?:\s#.*|,\s.*|}.*)?$")
 
 
 class RefusedError(Exception):
@@ -61,7 +61,7 @@ def compose(text: str) -> Node:
     except yaml.MarkedYAMLError as error:
         raise _syntax(error, text) from None
     except yaml.YAMLError as error:
-        raise RefusedError(f"is not valid YAML: {error}") from None
+        raise RefusedError(f"is not valid YAML: {str(error)[:200]}") from None
 
 
 class _Composer:
@@ -114,12 +114,15 @@ class _Composer:
             yield self._node(event, depth)
 
     def _alias(self, event: Any) -> Node:
+        name = event.anchor[:60]
         if event.anchor in self._open:
-            raise RefusedError(f"the alias *{event.anchor} refers to itself", _line(event))
+            raise RefusedError(f"the alias *{name} refers to itself", _line(event))
         if event.anchor not in self._anchors:
-            unquoted = _unquoted_schedule(self._lines[_line(event) - 1])
-            reason = f"the alias *{event.anchor} has no anchor &{event.anchor} above it"
-            raise RefusedError(reason, _line(event), unquoted)
+            line = self._lines[_line(event) - 1]
+            remedy = _unquoted(line) if "schedule:" in line else ""
+            raise RefusedError(
+                f"the alias *{name} has no anchor &{name} above it", _line(event), remedy
+            )
         return self._anchors[event.anchor]
 
 
@@ -141,15 +144,11 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> RefusedError:
         )
     said = ", ".join(part for part in (error.context, error.problem) if part)
     remedy = "check the indentation and the quotes here and in the line before"
-    return RefusedError(f"is not valid YAML: {said}", number, remedy)
+    return RefusedError(f"is not valid YAML: {said[:200]}", number, remedy)
 
 
 def _unquoted(line: str) -> str:
-    if not (match := _UNQUOTED.search(line)):
+    if not (match := _UNQUOTED.search(line[:200])):
         return ""
     what = "schedule" if match["key"] == "schedule" else "value"
     return f'quote the {what}: {match["key"]}: "{match["value"]}"'
-
-
-def _unquoted_schedule(line: str) -> str:
-    return _unquoted(line) if "schedule:" in line else ""

@@ -32,6 +32,7 @@ DEFAULTS = MappingProxyType(
     }
 )
 _SCALARS = [name for name, value in DEFAULTS.items() if not isinstance(value, (dict, list))]
+_FIELDS = Scheduler.model_fields
 _PLAIN_VALUES = ("enabled", "schedule", "timezone", "enforce", "overlap")
 
 
@@ -96,20 +97,25 @@ def file_layer(path: Path, *, shared: bool) -> Layer:
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
     """Return what the variables `SYSTEMPROMPT_JOBS__KEY` give."""
-    variables = {key.removeprefix(PREFIX): key for key in environ if key.startswith(PREFIX)}
-    names = {name.upper(): name for name in _SCALARS}
-    problems = [_unknown_variable(v, names) for key, v in variables.items() if key not in names]
-    data = {names[key]: environ[v] for key, v in variables.items() if key in names}
+    names = {f"{PREFIX}{name.upper()}": name for name in _SCALARS}
+    problems, data = [], {}
+    for variable in (name for name in environ if name.startswith(PREFIX)):
+        text = environ[variable]
+        if variable not in names:
+            problems.append(_unknown_variable(variable, names))
+        elif not text.isprintable():
+            problems.append(Problem(variable, f"is {ascii(text)[:60]}, not plain text"))
+        else:
+            data[names[variable]] = text
     document = Document(data)
     given, wrong = check(Scheduler, data, document.place, lambda loc: f"{PREFIX}{loc[0]}".upper())
     return Layer("environment", given, document, problems=(*problems, *wrong))
 
 
 def _unknown_variable(variable: str, names: Mapping[str, str]) -> Problem:
-    if variable.removeprefix(PREFIX).lower() in DEFAULTS:
+    if variable.upper() not in names and variable.removeprefix(PREFIX).lower() in _FIELDS:
         return Problem(variable, "cannot be set here", remedy="set it in a file")
-    known = [f"{PREFIX}{name}" for name in names]
-    remedy = near(variable.upper(), known) or f"known are {', '.join(known)}"
+    remedy = near(variable.upper(), names) or f"known are {', '.join(names)}"
     return Problem(variable, "unknown setting", remedy=remedy)
 
 

@@ -65,4 +65,4 @@ def counts_since(connection: Connection, since: datetime) -> dict[str, int]:
     rows = connection.execute(
         select(run.c.state, func.count()).where(run.c.created >= since).group_by(run.c.state)
     )
-    return dict(rows.tuples().all())
+    return {row[0]: row[1] for row in rows}

@@ -23,7 +23,7 @@ _SCHEME = "every:"
 _LONGEST = 256
 _PART = re.compile(
     r"\s*([0-9]{1,9})\s*(?:(d|days?)|(h|hours?)|(m|mins?|minutes?)|(s|secs?|seconds?))(?![a-z])",
-    re.I,
+    re.IGNORECASE,
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import calendar
 import functools
+import itertools
 import random
 from datetime import UTC, date, datetime, timedelta
 
@@ -19,7 +20,9 @@ WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 def number(rng, low, high, names=()):
     value = rng.randint(low, high)
-    return names[value - low] if names and value - low < len(names) and rng.random() < 0.3 else value
+    return (
+        names[value - low] if names and value - low < len(names) and rng.random() < 0.3 else value
+    )
 
 
 def item(rng, low, high, names=()):
@@ -170,7 +173,12 @@ def last_day(each):
         ("*/2 * MON", lambda d: d.day % 2 == 1, lambda d: d.weekday() == 0, always),
         ("1-31 * */2", always, never, always),
         ("25-3 1-3 *", lambda d: d.day >= 25 or d.day <= 3, never, lambda d: d.month < 4),
-        ("? NOV-FEB FRI-MON", never, lambda d: d.weekday() in {4, 5, 6, 0}, lambda d: d.month in {11, 12, 1, 2}),
+        (
+            "? NOV-FEB FRI-MON",
+            never,
+            lambda d: d.weekday() in {4, 5, 6, 0},
+            lambda d: d.month in {11, 12, 1, 2},
+        ),
         ("* 10-3/2 *", always, never, lambda d: d.month in {10, 12, 2}),
         ("* * 5-2/2", never, lambda d: d.weekday() in {4, 6, 1}, always),
         ("* * 1-7/3", never, lambda d: d.weekday() in {0, 3, 6}, always),
@@ -208,6 +216,12 @@ def test_the_longest_wait_is_found():
     assert min(waits) == 12
 
 
+def sum_of_days(schedule, start):
+    """Count day by day."""
+    days = [start + timedelta(days=n) for n in range(71)]
+    return sum(schedule.count(day, after) for day, after in itertools.pairwise(days))
+
+
 def test_beyond_the_calendar_there_is_no_tick():
     """Where years end, so do schedules."""
     for text in ("* * * * * *", "0 0 0 1 * *", "0 30 2 29 2 *"):
@@ -215,3 +229,8 @@ def test_beyond_the_calendar_there_is_no_tick():
             schedule = cron(text, zone)
             assert schedule.next(datetime.max.replace(tzinfo=UTC)) is None
             assert schedule.previous(datetime.min.replace(tzinfo=UTC)) is None
+            first = datetime.min.replace(tzinfo=UTC)
+            last = datetime.max.replace(tzinfo=UTC)
+            for start in (first, last - timedelta(days=70)):
+                end = start + timedelta(days=70)
+                assert schedule.count(start, end) == sum_of_days(schedule, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as datetime_module  # noqa: ICN001 - `datetime` is the class here
 import itertools
 from datetime import UTC, datetime, timedelta
 
@@ -23,7 +24,9 @@ def numbers(low, high):
         st.just("*"),
         st.integers(1, high).map("*/{}".format),
         values.map(lambda numbers: ",".join(map(str, numbers))),
-        st.tuples(st.integers(low, high), st.integers(low, high)).map(lambda ends: "{}-{}".format(*ends)),
+        st.tuples(st.integers(low, high), st.integers(low, high)).map(
+            lambda ends: "{}-{}".format(*ends)
+        ),
     )
 
 
@@ -37,14 +40,22 @@ TEXTS = st.builds(
     st.one_of(numbers(0, 6), st.sampled_from(["L5", "MON#2"])),
 )
 ZONES = st.sampled_from(
-    ["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Antarctica/Troll", "Pacific/Apia"]
+    [
+        "UTC",
+        "Europe/Berlin",
+        "America/St_Johns",
+        "Australia/Lord_Howe",
+        "Antarctica/Troll",
+        "Pacific/Apia",
+    ]
 )
 SCHEDULES = st.one_of(
     st.builds(cron, TEXTS, ZONES),
     st.builds(
         every,
         seconds=st.integers(1, 10**6),
-        anchor=st.none() | st.datetimes(timezones=st.just(UTC)).map(lambda t: t.replace(microsecond=0)),
+        anchor=st.none()
+        | st.datetimes(timezones=st.just(UTC)).map(lambda t: t.replace(microsecond=0)),
     ),
 )
 MOMENTS = st.datetimes(datetime(1950, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
@@ -110,9 +121,10 @@ def test_the_zone_of_the_question_does_not_matter(schedule, moment, zone):
 @given(SCHEDULES, ZONES)
 def test_texts_read_back(schedule, zone):
     """The text means the same schedule again, and so does the repr."""
-    import datetime as module
-
-    assert eval(repr(schedule), {"cron": cron, "every": every, "datetime": module}) == schedule
+    assert (
+        eval(repr(schedule), {"cron": cron, "every": every, "datetime": datetime_module})
+        == schedule
+    )
     if schedule.timezone:
         assert cron(schedule.text, schedule.timezone) == schedule
         assert schedule.in_timezone(zone).timezone == zone
@@ -120,5 +132,7 @@ def test_texts_read_back(schedule, zone):
 
 def test_between_is_lazy():
     """A century of seconds costs nothing until it is walked."""
-    ticks = cron("* * * * * *").between(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+    ticks = cron("* * * * * *").between(
+        datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+    )
     assert len(list(itertools.islice(ticks, 3))) == 3

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from systemprompt_jobs import cron
+from systemprompt_jobs._calendar import _tables, _text
 from systemprompt_jobs.errors import ScheduleError
 
 NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -113,6 +114,7 @@ def test_different_schedules_are_not_equal(text, other):
         (b"0 0 0 * * *", ["bytes"]),
         (5, ["5", "int"]),
         (["0 0 0 * * *"], ["list"]),
+        (["*"] * 100_000, ["list"]),
     ],
 )
 def test_a_bad_text_is_one_error_that_helps(text, parts):
@@ -147,27 +149,26 @@ def test_a_bad_text_is_one_error_that_helps(text, parts):
 def test_a_bad_zone_is_the_same_error(zone, part):
     """Near names are suggested."""
     for make in (lambda: cron("@daily", zone), lambda: cron("@daily").in_timezone(zone)):
-        with pytest.raises(ScheduleError, match="^timezone ") as caught:
+        with pytest.raises(ScheduleError, match=r"^timezone ") as caught:
             make()
         assert part in str(caught.value)
         assert len(str(caught.value)) < 300
 
 
+PIECES = "0 1 5 7 31 59 60 * / - , # L W ? H R h( ) l5 w 1# @daily MON jan 99999999999999".split()  # noqa: SIM905 - a list of quotes is unreadable
+FIELDS = "* 0 5 */7 1-5 7,3 9/2 L ? MON 2#1 L5 15W".split()  # noqa: SIM905 - the same
+
+
 def hostile():
-    """Yield texts that a parser might choke on; half of them almost well-formed."""
+    """Yield texts that a parser might choke on; a quarter of them almost well-formed."""
     rng = random.Random("hostile")
-    pieces = "0 1 5 7 31 59 60 * / - , # L W ? H R h( ) l5 w 1# @daily MON jan 99999999999999".split()
-    for n in range(10_000):
-        match n % 4:
-            case 0:
-                yield "".join(map(chr, rng.choices(range(sys.maxunicode + 1), k=rng.randint(0, 40))))
-            case 1:
-                yield rng.randbytes(rng.randint(0, 40)).decode("latin-1")
-            case 2:
-                yield "".join(rng.choices([*pieces, " "], k=rng.randint(1, 30)))
-            case _:
-                fields = ("".join(rng.choices(pieces, k=rng.randint(1, 4))) for _ in range(6))
-                yield " ".join(fields)
+    for _ in range(2500):
+        yield "".join(chr(rng.randint(0, sys.maxunicode)) for _ in range(rng.randint(0, 40)))
+        yield rng.randbytes(rng.randint(0, 40)).decode("latin-1")
+        yield "".join(rng.choices([*PIECES, " "], k=rng.randint(1, 30)))
+        fields = rng.choices(FIELDS, k=6)
+        fields[rng.randrange(6)] += rng.choice(["", "", rng.choice(PIECES)])
+        yield " ".join(fields)
     yield ",".join(["0"] * 100_000) + " * * * * *"
     yield "* " * 100_000
     yield "9" * 100_000
@@ -185,25 +186,28 @@ def test_hostile_texts_are_refused_quickly():
     accepted, slowest = 0, 0.0
     cron("@daily")  # loads croniter
     for text in hostile():
-        start = time.perf_counter()
-        best = None
-        for _ in range(3):  # another process may have had the processor
-            start = time.perf_counter()
-            accepted += is_a_schedule(text)
-            taken = time.perf_counter() - start
-            best = taken if best is None else min(best, taken)
-            if best < 0.01:
-                break
-        slowest = max(slowest, best)
+        taken, accepted = timed(text, accepted)
+        if taken >= 0.01:  # another process may have had the processor
+            taken = min(timed(text, 0)[0] for _ in range(3))
+        slowest = max(slowest, taken)
     assert slowest < 0.01
-    assert accepted > 20
+    assert accepted > 50
+
+
+def timed(text, accepted):
+    _text._read.cache_clear()
+    _tables._tables.cache_clear()
+    start = time.perf_counter()
+    accepted += is_a_schedule(text)
+    return time.perf_counter() - start, accepted
 
 
 def is_a_schedule(text):
     try:
         schedule = cron(text)
     except ScheduleError as error:
-        assert len(str(error)) < 1000
-        return False
-    assert schedule.next(NOON) > NOON
-    return True
+        message = str(error)
+    else:
+        return schedule.next(NOON) > NOON
+    assert len(message) < 1000
+    return False

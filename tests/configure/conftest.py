@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +12,9 @@ from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._configure import find_project, load_settings, make_plans
 from systemprompt_jobs._model import CollectedJob, Collection, Extension
 from systemprompt_jobs.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Folder:
@@ -71,7 +73,7 @@ def make_collection():
 
 @pytest.fixture
 def cleanup():
-    """A collection of one job, `shop:cleanup`, with one parameter that has a default."""
+    """Return a collection of one job, `shop:cleanup`, with one parameter that has a default."""
 
     @job(schedule="0 0 * * * *", aliases=["purge"])
     def cleanup(ctx, *, limit: int = 5): ...

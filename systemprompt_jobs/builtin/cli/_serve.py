@@ -1,0 +1,121 @@
+"""`serve`: the scheduler, until a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+import structlog
+
+from systemprompt_jobs import __version__
+from systemprompt_jobs.errors import StoreError, StoreUnusableError
+
+from ._failures import INTERRUPTED
+from ._plans import condition, next_ticks
+from ._text import listed, one_line, say
+from ._times import instant, now, relative
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from systemprompt_jobs import Runtime
+
+    from ._session import Session
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+
+_log = structlog.get_logger("systemprompt_jobs")
+
+
+@click.command("serve")
+@click.pass_obj
+def command(session: Session) -> None:
+    """Run the scheduler until it is told to stop.
+
+    TERM and Ctrl-C let running jobs end, for at most `shutdown_grace`; a second one leaves at
+    once. A database that cannot be reached is waited for.
+    """
+    signals = _catch_signals()
+    runtime = session.runtime_at_work()
+    session.log("serve")
+    if session.logs_for_people(sys.stdout):
+        say(*_first_screen(runtime))
+    for warning in runtime.warnings:
+        _log.warning("configuration_warning", culprit=warning.culprit, reason=str(warning))
+    if _start(runtime, signals):
+        signals.get()
+    runtime.stop()
+
+
+def _catch_signals() -> queue.SimpleQueue[int]:
+    """Return the queue that the first signal to stop comes out of; the second one ends us.
+
+    A SimpleQueue, because its put() may interrupt its own get(); that of an Event may not.
+    """
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def leave_at_once(_number: int, _frame: Any) -> None:
+        os._exit(INTERRUPTED)
+
+    def stop(number: int, _frame: Any) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, leave_at_once)
+        signals.put(number)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, stop)
+    return signals
+
+
+def _start(runtime: Runtime, signals: queue.SimpleQueue[int]) -> bool:
+    """Start as soon as the database can be used; return False if told to stop before."""
+    for pause in _pauses():
+        try:
+            runtime.start()
+        except StoreUnusableError:
+            raise
+        except StoreError as error:
+            _log.error("database_unavailable", reason=str(error), next_try_s=pause)
+        else:
+            return True
+        try:
+            signals.get(timeout=pause)
+        except queue.Empty:
+            continue
+        return False
+    raise AssertionError("the pauses never end")
+
+
+def _pauses() -> Iterator[float]:
+    pause = _FIRST_PAUSE_S
+    while True:
+        yield pause
+        pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+
+def _first_screen(runtime: Runtime) -> Iterator[str]:
+    settings = runtime.settings
+    found = Counter(condition(plan) for plan in runtime.plans)
+    grace = f"{settings.shutdown_grace.total_seconds():g} s"
+    yield f"systemprompt-jobs {__version__}, times are UTC"
+    yield f"  project   {one_line(runtime.project.root)}"
+    yield f"  database  {one_line(settings.sources['database'][-1].value)}"
+    yield f"  jobs      {listed(f'{n} {name}' for name, n in found.items()) or 'none'}"
+    yield f"  next      {_next(runtime)}"
+    yield f"  Ctrl-C stops; running jobs have {grace} to end, a second Ctrl-C leaves at once"
+    if not settings.enabled:
+        yield "  switched off: scheduler.enabled is false, so nothing will run"
+
+
+def _next(runtime: Runtime) -> str:
+    present = now()
+    coming = [(t, plan.id) for plan in runtime.plans for t in next_ticks(plan, present, 1)]
+    if not coming:
+        return "nothing is scheduled"
+    tick, name = min(coming)
+    return f"{name} {relative(tick, present)}, at {instant(tick)}"

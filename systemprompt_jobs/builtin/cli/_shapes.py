@@ -1,0 +1,126 @@
+"""The stable JSON of every answer, as documented in `docs/reference/commands.md`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._plans import condition, schedule_text
+from ._text import without_passwords
+
+if TYPE_CHECKING:
+    from systemprompt_jobs import Run
+    from systemprompt_jobs._model import Plan, Problem, Source
+    from systemprompt_jobs._overview import JobOverview
+
+
+def print_json(answer: dict[str, Any]) -> None:
+    """Print an answer; instants are ISO 8601 with their offset, passwords in URLs are masked."""
+    click.echo(json.dumps(answer, indent=2, default=_plain))
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def job_shape(overview: JobOverview) -> dict[str, Any]:
+    """Return a job with its next tick and its newest run's state."""
+    last, plan = overview.last_run, overview.plan
+    return {
+        **_identity(plan),
+        "schedule": schedule_text(plan),
+        "timezone": plan.timezone,
+        "enabled": plan.enabled,
+        "run_on_startup": plan.job.run_on_startup,
+        "starts_up": plan.starts_up,
+        "next_tick": overview.next_tick,
+        "last_state": last.state if last else None,
+        "tags": list(plan.job.tags),
+        "listed": plan.listed,
+        "enforce": plan.enforce,
+        "overlap": plan.overlap,
+        "parameters": {name: masked(value) for name, value in plan.parameters.items()},
+        "condition": condition(plan),
+        "degraded": plan.problem.reason if plan.problem else None,
+    }
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    return {
+        "id": plan.id,
+        "extension": plan.extension.name,
+        "name": plan.job.name,
+        "description": plan.job.description,
+        "distribution": plan.extension.distribution,
+        "version": plan.extension.version,
+    }
+
+
+def values_shape(plan: Plan) -> dict[str, Any]:
+    """Return each setting of a job with the layers that say something, lowest first."""
+    return {
+        name: {**source_shape(sources[-1]), "layers": [source_shape(source) for source in sources]}
+        for name, sources in plan.sources.items()
+    }
+
+
+def source_shape(source: Source) -> dict[str, Any]:
+    """Return one layer's word."""
+    return {
+        "value": masked(source.value),
+        "layer": source.layer,
+        "file": str(source.place.file) if source.place.file else None,
+        "line": source.place.line,
+    }
+
+
+def run_shape(run: Run) -> dict[str, Any]:
+    """Return a run."""
+    duration = run.duration
+    return {
+        "id": run.id,
+        "job": run.job_id,
+        "state": run.state,
+        "reason": run.reason,
+        "trigger": run.trigger,
+        "tick": run.tick,
+        "last_tick": run.last_tick,
+        "count": run.count,
+        "attempt": run.attempt,
+        "node": run.node,
+        "parameters": {name: masked(value) for name, value in run.parameters.items()},
+        "enforce": run.enforce,
+        "created": run.created,
+        "started": run.started,
+        "finished": run.finished,
+        "duration_s": duration.total_seconds() if duration is not None else None,
+        "message": run.message,
+        "processed": run.processed,
+        "failed": run.failed,
+        "error": run.error,
+        "distribution": run.distribution,
+        "version": run.version,
+    }
+
+
+def problem_shape(problem: Problem) -> dict[str, Any]:
+    """Return one thing that is wrong."""
+    return {
+        "culprit": problem.culprit,
+        "reason": problem.reason,
+        "file": str(problem.place.file) if problem.place.file else None,
+        "line": problem.place.line,
+        "remedy": problem.remedy,
+    }
+
+
+def masked(value: Any) -> Any:
+    """Return a plain value with the passwords of URLs in it masked."""
+    if isinstance(value, str):
+        return without_passwords(value)
+    if isinstance(value, dict):
+        return {key: masked(item) for key, item in value.items()}
+    return [masked(item) for item in value] if isinstance(value, list | tuple) else value

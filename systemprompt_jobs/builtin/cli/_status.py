@@ -1,0 +1,124 @@
+"""`status`: the scheduler at a glance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._job import job_answer, show_job
+from ._options import as_json
+from ._plans import condition
+from ._problems import show_degraded
+from ._runs import STATES, show_runs
+from ._shapes import print_json, problem_shape, run_shape
+from ._table import Column, show_table
+from ._text import counted, listed, one_line, say
+from ._times import instant, now, relative
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from systemprompt_jobs import Run
+    from systemprompt_jobs._overview import NodeOverview, SchedulerOverview
+
+    from ._session import Session
+
+_NEXT = 5
+
+
+@click.command("status")
+@click.argument("job", required=False, metavar="[JOB]")
+@as_json
+@click.pass_obj
+def command(session: Session, job: str | None, as_json: bool) -> None:
+    """Show the scheduler at a glance, or all about one job."""
+    runtime = session.runtime()
+    if job is None:
+        overview = runtime.status()
+        if as_json:
+            print_json(_answer(overview))
+        else:
+            _show(overview, now())
+        return
+    plan = runtime.find(job)
+    if as_json:
+        print_json(job_answer(runtime, plan))
+    else:
+        show_job(runtime, plan)
+
+
+def _answer(overview: SchedulerOverview) -> dict[str, Any]:
+    return {
+        "root": overview.root,
+        "database": overview.database,
+        "enabled": overview.enabled,
+        "nodes": [_node_shape(node) for node in overview.nodes],
+        "jobs": _conditions(overview),
+        "running": [run_shape(run) for run in overview.running],
+        "next_ticks": [{"job": id_, "tick": tick} for tick, id_ in _coming(overview)],
+        "counts": dict(overview.counts),
+        "troubled": [run_shape(run) for run in overview.troubled],
+        "degraded": [problem_shape(problem) for problem in overview.degraded],
+    }
+
+
+def _node_shape(node: NodeOverview) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "version": node.version,
+        "workers": node.workers,
+        "started": node.started,
+        "heartbeat": node.heartbeat,
+    }
+
+
+def _conditions(overview: SchedulerOverview) -> dict[str, int]:
+    found = Counter(condition(job.plan) for job in overview.jobs)
+    return {name: found[name] for name in ("enabled", "disabled", "degraded")}
+
+
+def _coming(overview: SchedulerOverview) -> list[tuple[datetime, str]]:
+    """Return the next ticks of the jobs that are due first."""
+    return sorted((job.next_tick, job.plan.id) for job in overview.jobs if job.next_tick)[:_NEXT]
+
+
+def _show(overview: SchedulerOverview, present: datetime) -> None:
+    jobs = listed(f"{n} {name}" for name, n in _conditions(overview).items() if n) or "none"
+    say(
+        f"root       {one_line(overview.root)}",
+        f"database   {one_line(overview.database)}",
+        f"nodes      {_nodes(overview)}",
+        f"jobs       {jobs}",
+        f"last 24 h  {_counts(overview)}",
+    )
+    _show_section("Running", overview.running, present)
+    if coming := _coming(overview):
+        say("", "Next")
+        columns = (Column("TICK (UTC)"), Column("", "keep"), Column("JOB", "id"))
+        rows = [(instant(tick), relative(tick, present), id_) for tick, id_ in coming]
+        show_table(columns, rows)
+    _show_section("Trouble", overview.troubled, present)
+    show_degraded(overview.degraded)
+
+
+def _show_section(title: str, runs: tuple[Run, ...], present: datetime) -> None:
+    if runs:
+        say("", title)
+        show_runs(runs, present)
+
+
+def _nodes(overview: SchedulerOverview) -> str:
+    if not overview.enabled:
+        return "switched off: scheduler.enabled is false"
+    if not overview.nodes:
+        return "none live; start one: systemprompt infra jobs serve"
+    names = listed(one_line(node.id) for node in overview.nodes)
+    return f"{counted(len(overview.nodes), 'live node')}: {names}"
+
+
+def _counts(overview: SchedulerOverview) -> str:
+    return (
+        listed(f"{overview.counts[s]} {s}" for s in STATES if overview.counts.get(s)) or "no runs"
+    )

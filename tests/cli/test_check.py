@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+
+def test_all_well_is_exit_0(jobs, project):
+    answer = jobs("check")
+    assert (answer.code, answer.out) == (0, "1 plugin, 3 jobs, all well\n")
+    assert not (project / "var").exists()
+
+
+def test_json_has_the_documented_shape(jobs):
+    assert jobs("check", "--json").json == {
+        "ok": True,
+        "plugins": 1,
+        "jobs": 3,
+        "errors": [],
+        "degraded": [],
+        "warnings": [],
+    }
+
+
+def test_something_degraded_is_exit_1_with_reason_and_place(cli, degraded_project):
+    answer = cli("--root", degraded_project, "infra", "jobs", "check")
+    assert answer.code == 1
+    assert answer.out.startswith("1 plugin, 4 jobs, 1 degraded\n")
+    assert "jobs:broken: schedule" in answer.out
+    assert f"at {degraded_project}/jobs.py:" in answer.out
+
+
+def test_a_warning_is_exit_1(jobs, project):
+    (project / "profile.yml").touch()
+    answer = jobs("check")
+    assert answer.code == 1
+    assert "1 suspicious" in answer.out
+    assert "call it profile.yaml" in answer.out.partition("Warnings")[2]
+
+
+def test_mistakes_are_exit_2_all_at_once_with_what_is_degraded(cli, new_project):
+    root = new_project(
+        "raise RuntimeError('no')",
+        "scheduler:\n  local_plugins: [jobs.py]\n  workers: many\n  timezon: UTC\n",
+    )
+    answer = cli("--root", root, "infra", "jobs", "check", "--json")
+    assert answer.code == 2
+    assert answer.json["ok"] is False
+    assert [(p["culprit"], p["line"]) for p in answer.json["errors"]] == [
+        ("scheduler.workers", 3),
+        ("scheduler.timezon", 4),
+    ]
+    assert [p["culprit"] for p in answer.json["degraded"]] == ["jobs"]
+    text = cli("--root", root, "infra", "jobs", "check").out
+    assert text.startswith("1 plugin, 0 jobs, 2 wrong, 1 degraded\n")
+    assert "scheduler.timezon: unknown key" in text
+    assert "jobs: RuntimeError: no" in text
+
+
+def test_other_commands_refuse_mistakes_too(cli, new_project):
+    root = new_project(config="scheduler:\n  workers: many\n")
+    for command in (["list"], ["status"], ["history", "--job", "x"], ["run", "greet"]):
+        answer = cli("--root", root, "infra", "jobs", *command)
+        assert answer.code == 2, command
+        assert answer.err.startswith(f"error: {root}/services/scheduler/config.yaml:2: ")
