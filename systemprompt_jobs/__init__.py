@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from ._calendar import cron, every
     from ._context import JobContext
     from ._runtime import Runtime
+    from ._types import Duration
 
 __all__ = [
+    "Duration",
     "Job",
     "JobContext",
     "JobExtension",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _LATE = {
+    "Duration": "._types",
     "JobContext": "._context",
     "Runtime": "._runtime",
     "cron": "._calendar",

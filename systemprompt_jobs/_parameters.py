@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from . import _durations
 from .errors import ParameterError
 
 if TYPE_CHECKING:
@@ -170,10 +169,10 @@ def _parameter(argument: inspect.Parameter, namespace: dict[str, Any]) -> _Param
 
 def _with_durations(annotation: Any) -> Any:
     """Let every `timedelta` inside `annotation` accept texts such as `30d`."""
-    from pydantic import BeforeValidator
+    from ._types import Duration
 
     if annotation is timedelta:
-        return Annotated[timedelta, BeforeValidator(_durations.parse)]
+        return Duration
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is None or origin is Literal or not arguments:
         return annotation

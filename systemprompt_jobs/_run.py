@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import traceback
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -65,9 +66,9 @@ def _call(plan: Plan, run: Run, resources: Resources) -> object:
     with resources.container() as services:
         context = JobContext(
             run=run,
-            parameters=parameters,
+            parameters=MappingProxyType(parameters),
             enforce=run.enforce,
-            config=plan.config,
+            config=MappingProxyType(plan.config),
             resources=resources,
             services=services,
         )

@@ -10,5 +10,6 @@ from __future__ import annotations
 from ._cron import cron, parse
 from ._every import every
 from ._splay import splay
+from ._zones import check_zone
 
-__all__ = ["cron", "every", "parse", "splay"]
+__all__ = ["check_zone", "cron", "every", "parse", "splay"]

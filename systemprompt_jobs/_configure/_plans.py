@@ -8,13 +8,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .. import _parameters
+from .._calendar import check_zone
 from .._model import EMPTY, Overlap, Plan, Problem, Source
 from ..errors import ConfigurationError, ParameterError, ScheduleError
 from ._entries import match_entries
 from ._project import CONFIG
 from ._settings import in_file_order
 from ._yaml import key_text
-from ._zones import check_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

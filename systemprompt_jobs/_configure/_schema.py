@@ -17,11 +17,11 @@ from pydantic import (
 )
 
 from .. import _durations
+from .._calendar import check_zone
 from .._model import Problem
 from .._parameters import near, shown
 from ._urls import check_own_url, check_url
 from ._yaml import Loc, path_text
-from ._zones import check_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,21 +5,23 @@ import json
 import logging
 import os
 import pty
-import signal
 import struct
 import subprocess
 import sys
 import termios
 import threading
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
 from systemprompt_jobs.builtin.cli import main
+
+if TYPE_CHECKING:
+    import signal
+    from pathlib import Path
 
 COMMAND = (
     sys.executable,
@@ -82,19 +84,19 @@ def _alone(monkeypatch, tmp_path):
 
 @pytest.fixture
 def project(tmp_path):
-    """A project with a job that greets, one that fails and one that is disabled."""
+    """Make a project with a job that greets, one that fails and one that is disabled."""
     return make_project(tmp_path / "project")
 
 
 @pytest.fixture
 def degraded_project(tmp_path):
-    """The same, with one more job whose schedule does not parse."""
+    """Make the same with one more job, whose schedule does not parse."""
     return make_project(tmp_path / "project", JOBS + DEGRADED)
 
 
 @pytest.fixture
 def new_project(tmp_path):
-    """A function that makes a project of the given `jobs.py` and `config.yaml`."""
+    """Return a function that makes a project of the given `jobs.py` and `config.yaml`."""
     return lambda jobs=JOBS, config=CONFIG: make_project(tmp_path / "project", jobs, config)
 
 
@@ -108,7 +110,7 @@ def make_project(root: Path, jobs: str = JOBS, config: str = CONFIG) -> Path:
 
 @pytest.fixture
 def cli(capsys):
-    """A function that calls the command line in this process."""
+    """Return a function that calls the command line in this process."""
     root, shown = logging.getLogger(), warnings.showwarning
     handlers, level = root.handlers[:], root.level
 
@@ -127,42 +129,33 @@ def cli(capsys):
 
 @pytest.fixture
 def jobs(cli, project):
-    """A function that calls `infra jobs …` on `project` in this process."""
+    """Return a function that calls `infra jobs …` on `project` in this process."""
     return lambda *arguments: cli("--root", project, "infra", "jobs", *arguments)
 
 
 @pytest.fixture
 def started():
-    """A function that starts the command line as a process of its own, ended with the test."""
-    with started_processes() as start:
-        yield start
-
-
-@contextmanager
-def started_processes():
+    """Yield a function that starts the command line as a process, ended with the test."""
     processes = []
 
-    def start(*arguments: object, **options: object) -> Process:
-        processes.append(Process(arguments, **options))
+    def start(*arguments: object) -> Process:
+        processes.append(Process(arguments))
         return processes[-1]
 
-    try:
-        yield start
-    finally:
-        for process in processes:
-            process.close()
+    yield start
+    for process in processes:
+        process.close()
 
 
 class Process:
     """The command line as a process; nothing about it is waited for longer than a minute."""
 
-    def __init__(self, arguments, **options) -> None:
+    def __init__(self, arguments) -> None:
         self.popen = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
         )
         self._watchdog = threading.Timer(60, self.popen.kill)
         self._watchdog.start()
@@ -190,7 +183,7 @@ class Process:
 
 @pytest.fixture
 def terminal():
-    """A function that starts the command line on a terminal of 80 columns."""
+    """Yield a function that starts the command line on a terminal of 80 columns."""
     opened = []
 
     def start(*arguments: object, columns: int = 80) -> Terminal:

@@ -16,7 +16,7 @@ def ids(answer):
 
 @pytest.fixture
 def ran(jobs):
-    """A history of three runs: greet, fail, greet."""
+    """Make a history of three runs: greet, fail, greet."""
     for name in ("greet", "fail", "greet"):
         jobs("run", name)
     return jobs

@@ -7,7 +7,7 @@ FILES = ["services/scheduler/config.yaml", "profile.yaml", "jobs.py", ".gitignor
 
 @pytest.fixture
 def made(cli, tmp_path):
-    """A folder that `init` has filled."""
+    """Return a folder that `init` has filled."""
     assert cli("infra", "jobs", "init", tmp_path / "demo").code == 0
     return tmp_path / "demo"
 
@@ -56,12 +56,11 @@ def test_force_overwrites(cli, tmp_path):
 
 
 def test_leaves_nothing_half_done(cli, tmp_path):
-    (tmp_path / "services").write_text("a file where a folder must be")
-    (tmp_path / "other").mkdir()
-    answer = cli("infra", "jobs", "init", tmp_path)
+    (tmp_path / ".gitignore").mkdir()
+    answer = cli("infra", "jobs", "init", tmp_path, "--force")
     assert answer.code == 2
-    assert answer.err.startswith(f"error: {tmp_path}/services")
-    assert not (tmp_path / "jobs.py").exists()
+    assert answer.err.startswith(f"error: {tmp_path}/.gitignore: Is a directory\n")
+    assert [path for path in FILES if (tmp_path / path).is_file()] == []
 
 
 def test_a_file_in_place_of_the_folder_is_wrong_use(cli, tmp_path):

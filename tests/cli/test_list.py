@@ -54,8 +54,10 @@ def test_last_state_is_that_of_the_newest_run(jobs):
 def test_piped_rows_are_whole_lines(jobs):
     answer = jobs("list")
     assert answer.code == 0
-    assert re.search(r"^jobs:greet  +every 10 minutes, UTC  +in .*never ran$", answer.out, re.M)
-    assert re.search(r"^jobs:off  +every day at 03:00, UTC  +disabled ", answer.out, re.M)
+    assert re.search(
+        r"^jobs:greet  +every 10 minutes, UTC  +in .*never ran$", answer.out, re.MULTILINE
+    )
+    assert re.search(r"^jobs:off  +every day at 03:00, UTC  +disabled ", answer.out, re.MULTILINE)
     assert "\x1b" not in answer.out
 
 
@@ -80,7 +82,7 @@ def test_an_unknown_tag_is_wrong_use_and_a_near_one_is_named(jobs):
 def test_a_degraded_job_is_listed_and_explained_below(cli, degraded_project):
     answer = cli("--root", degraded_project, "infra", "jobs", "list")
     assert answer.code == 0
-    assert re.search(r"^jobs:broken .*not a schedule +degraded", answer.out, re.M)
+    assert re.search(r"^jobs:broken .*not a schedule +degraded", answer.out, re.MULTILINE)
     assert f"at {degraded_project}/jobs.py:" in answer.out.partition("Degraded")[2]
 
 
@@ -105,7 +107,9 @@ def test_does_not_create_a_database(jobs, project):
 
 
 def test_what_a_plugin_prints_at_import_is_not_among_the_json(cli, new_project):
-    root = new_project("print('loading')\nfrom systemprompt_jobs import job\n@job\ndef greet(): ...")
+    root = new_project(
+        "print('loading')\nfrom systemprompt_jobs import job\n@job\ndef greet(): ..."
+    )
     answer = cli("--root", root, "infra", "jobs", "list", "--json")
     assert [job["name"] for job in answer.json["jobs"]] == ["greet"]
     assert "loading" in answer.err

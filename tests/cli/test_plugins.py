@@ -61,5 +61,6 @@ def test_a_name_that_nothing_bears_is_degraded(jobs, monkeypatch):
     assert by_name(jobs("plugins", "--json"))["nowhere"]["state"] == "degraded"
 
 
-def test_no_plugins_at_all_says_how_to_get_one(cli):
+def test_no_plugins_at_all_says_how_to_get_one(cli, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
     assert cli("infra", "jobs", "plugins").out.startswith("no plugins yet: pip install one")

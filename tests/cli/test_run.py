@@ -37,11 +37,15 @@ def test_json_has_one_shape_for_all_and_nothing_else_on_stdout(jobs):
     answer = jobs("run", "fail", "greet", "--json")
     assert answer.code == 1
     failed, greeted = answer.json["runs"]
-    assert failed.keys() == greeted.keys() == {
-        *("id", "job", "state", "reason", "trigger", "tick", "last_tick", "count", "attempt"),
-        *("node", "parameters", "enforce", "created", "started", "finished", "duration_s"),
-        *("message", "processed", "failed", "error", "distribution", "version", "traceback"),
-    }
+    assert (
+        failed.keys()
+        == greeted.keys()
+        == {
+            *("id", "job", "state", "reason", "trigger", "tick", "last_tick", "count", "attempt"),
+            *("node", "parameters", "enforce", "created", "started", "finished", "duration_s"),
+            *("message", "processed", "failed", "error", "distribution", "version", "traceback"),
+        }
+    )
     assert (failed["job"], failed["state"], failed["trigger"]) == ("jobs:fail", "failed", "manual")
     assert failed["traceback"].startswith("Traceback")
     assert (greeted["state"], greeted["traceback"]) == ("succeeded", "")
@@ -71,7 +75,8 @@ def test_parameters_are_read_as_yaml(cli, new_project):
 @pytest.mark.parametrize("text", ["name", "=x"])
 def test_a_parameter_that_is_no_pair_is_wrong_use(jobs, text):
     answer = jobs("run", "greet", "-p", text)
-    assert (answer.code, answer.err) == (2, f"error: -p {text!r}: write it as key=value\n")
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: -p {text!r}: write it as key=value\n")
 
 
 def test_a_parameter_that_the_job_does_not_take_is_wrong_use_and_nothing_runs(jobs):
@@ -153,8 +158,7 @@ def test_without_a_project_it_refuses(cli):
     answer = cli("infra", "jobs", "run", "greet")
     assert (answer.code, answer.err) == (
         2,
-        "error: no project here: `systemprompt infra jobs init DIR` makes one, "
-        "--root names one\n",
+        "error: no project here: `systemprompt infra jobs init DIR` makes one, --root names one\n",
     )
 
 

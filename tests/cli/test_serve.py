@@ -19,7 +19,7 @@ def events(text):
 
 @pytest.fixture
 def waiting(new_project, tmp_path):
-    """A project whose job starts with the scheduler and ends when `gate` is written to."""
+    """Make a project whose job starts with the scheduler and ends when `gate` is written to."""
     os.mkfifo(tmp_path / "gate")
     jobs = (
         "from systemprompt_jobs import job\n"

@@ -293,7 +293,7 @@ def typed(*, n: int = 1, when: timedelta = timedelta(1)): ...
     ("function", "arguments", "reason"),
     [
         (typed, {"schedule": "* * * * *"}, "schedule '* * * * *': 5 fields given"),
-        (typed, {"timezone": "Nowhere"}, 'timezone: "Nowhere" is no time zone'),
+        (typed, {"timezone": "Nowhere"}, "timezone 'Nowhere': no such zone"),
         (typed, {"parameters": {"n": "x"}}, 'n: "x" does not fit int'),
         (typed, {"parameters": {"m": 1}}, '"m" is no parameter'),
         (typed, {"parameters": {"when": timedelta(1)}}, 'when: "datetime.timedelta(days=1)" is no plain value'),

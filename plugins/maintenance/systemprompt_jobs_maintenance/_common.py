@@ -5,18 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from systemprompt_jobs import JobResult
-from systemprompt_jobs._durations import parse
+from systemprompt_jobs import Duration, JobResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Parameters of type timedelta take `30d` or `12h` by themselves; a field inside a model needs this.
-Age = Annotated[
-    timedelta, BeforeValidator(parse), Field(ge=timedelta(0), le=timedelta(days=36_500))
-]
+Age = Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=36_500))]
 
 NOTHING = JobResult.success().with_message("nothing configured")
 SHOWN = 5

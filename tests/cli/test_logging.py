@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+
+import pytest
+import structlog
+
+from systemprompt_jobs.builtin.cli._logging import configure
+
+
+@pytest.fixture
+def log(cli):
+    """Return a function that configures the log and returns the stream it goes to."""
+
+    def start(manner: str = "serve", *, human: bool = False) -> io.StringIO:
+        stream = io.StringIO()
+        configure(stream, manner, human=human)
+        return stream
+
+    return start
+
+
+def lines(stream):
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_lines_have_event_time_level_logger_and_fields(log):
+    stream = log()
+    structlog.get_logger("systemprompt_jobs").warning("happened", job="a:b", n=3)
+    (line,) = lines(stream)
+    assert list(line) == ["timestamp", "level", "event", "logger", "job", "n"]
+    assert line["timestamp"].endswith("Z")
+    assert (line["level"], line["event"], line["n"]) == ("warning", "happened", 3)
+
+
+def test_standard_records_come_out_the_same(log):
+    stream = log()
+    logging.getLogger("some.library").info("%s rows", 3, extra={"table": "t"})
+    (line,) = lines(stream)
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"level": "info", "event": "3 rows", "logger": "some.library", "table": "t"}
+
+
+@pytest.mark.parametrize("name", ["structlog", "logging"])
+def test_a_traceback_is_the_field_exception(log, name):
+    stream = log()
+    logger = structlog.get_logger("x") if name == "structlog" else logging.getLogger("x")
+    try:
+        int("broke")
+    except ValueError:
+        logger.exception("failed")
+    (line,) = lines(stream)
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("with base 10: 'broke'")
+
+
+def test_people_get_one_line_with_the_fields_and_the_traceback_below(log):
+    stream = log(human=True)
+    structlog.get_logger("x").error("failed", job="a:b", exception="Traceback\n  File")
+    first, *rest = stream.getvalue().splitlines()
+    assert first.rstrip().endswith("job=a:b")
+    assert "[error    ] failed" in first
+    assert rest == ["Traceback", "  File"]
+
+
+def test_what_cannot_be_json_is_shown_all_the_same(log):
+    stream = log()
+    structlog.get_logger("x").info("odd", value=object(), text="\ud800")
+    assert lines(stream)[0]["value"].startswith("<object object")
+
+
+@pytest.mark.parametrize(
+    ("manner", "seen"),
+    [
+        ("serve", ["ours", "run_failed", "job", "other", "warned"]),
+        ("run", ["job", "other", "warned"]),
+        ("quiet", ["run_failed", "job", "warned"]),
+    ],
+)
+def test_levels_by_kind_of_command(log, manner, seen):
+    stream = log(manner)
+    structlog.get_logger("systemprompt_jobs").info("ours")
+    structlog.get_logger("systemprompt_jobs").error("run_failed")
+    structlog.get_logger("systemprompt_jobs.job").info("job")
+    logging.getLogger("other").info("other")
+    logging.getLogger("alembic.runtime").info("alembic")
+    logging.getLogger("other").warning("warned")
+    assert [line["event"] for line in lines(stream)] == seen
+
+
+def test_warnings_are_logged(log):
+    stream = log()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=False)
+        logging.captureWarnings(capture=True)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert "DeprecationWarning: old" in lines(stream)[0]["event"]
