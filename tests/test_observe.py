@@ -1,5 +1,7 @@
 """Lifecycle hooks are called one by one, on one thread, where they can hurt nobody."""
 
+# ruff: noqa: PLW0108 - pluggy reads the lambdas' argument names; built-in methods have none
+
 from __future__ import annotations
 
 import sys

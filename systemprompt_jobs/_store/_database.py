@@ -150,8 +150,8 @@ def _file(url: URL) -> Path:
 def _create_file(file: Path) -> None:
     """Create an empty database file that only its owner may read.
 
-    Only where there is none: closing a second descriptor of an open SQLite file would drop the
-    locks that this process holds on it.
+    Only where there is none: closing a descriptor of an open SQLite file would drop the locks
+    that this process holds on it.
     """
     if file.is_dir():
         raise StoreUnusableError(f"the database path {file} is a folder: name a file in it")
@@ -159,9 +159,7 @@ def _create_file(file: Path) -> None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        pass  # another node was faster
+        os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
     except OSError as error:
         raise StoreUnusableError(
             f"the database file {file} cannot be created: {error.strerror}: "
@@ -200,6 +198,7 @@ _MEANINGS: tuple[tuple[type[StoreError], tuple[int, ...], str], ...] = (
         f"has been locked by another process for {_LOCK_TIMEOUT_S} s",
     ),
     (StoreError, (sqlite3.SQLITE_FULL,), "cannot grow: the disk is full"),
+    (StoreError, (sqlite3.SQLITE_IOERR,), "cannot be read or written: disk full, quota or fault"),
     (
         StoreError,
         (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),

@@ -104,7 +104,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(started, project):
 
 
 def test_an_output_without_unicode_still_gets_its_answer(started, project, monkeypatch):
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    monkeypatch.setenv("PYTHONIOENCODING", "iso-8859-1")
     answer = started("--root", project, "infra", "jobs", "run", "greet").end()
     assert answer.code == 0
     assert "\\u2713 succeeded" in answer.out

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 MODULE = '''
@@ -21,6 +23,7 @@ def distribution(tmp_path, monkeypatch):
 
     def make(name: str, commands: dict[str, str], module: str = MODULE) -> None:
         (tmp_path / f"{name}_module.py").write_text(module)
+        monkeypatch.delitem(sys.modules, f"{name}_module", raising=False)
         info = tmp_path / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")

@@ -78,7 +78,7 @@ GOOD = """
 
 @pytest.fixture
 def good(site):
-    """A plugin that works, whatever its neighbours do."""
+    """Install a plugin that works, whatever its neighbours do."""
     site.install("good", GOOD)
     return "good:works"
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, assert_type
+from typing import TYPE_CHECKING, Any, assert_type
 
 from sqlalchemy import Engine
 
@@ -19,6 +18,9 @@ from systemprompt_jobs import (
     hookimpl,
     job,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @job
