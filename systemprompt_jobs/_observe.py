@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from . import hookspecs
 from ._model import Place, Problem
 from .errors import text_of
 
@@ -96,8 +97,22 @@ class Observer:
         reason = f"its observer {hook}() raised {text_of(error)}"
         problem = Problem(plugin, reason, _place(implementation, error))
         with suppress(Exception):  # a closed terminal must not silence the other observers
-            self._log.error("observer_failed", plugin=plugin, hook=hook, exc_info=error)
+            self._log.error(
+                "observer_failed",
+                plugin=plugin,
+                distribution=_distribution(plugin),
+                hook=hook,
+                exc_info=error,
+            )
         self._call("plugin_failed", {"problem": problem})
+
+
+def _distribution(plugin: str) -> str:
+    """Return what to upgrade or uninstall; empty for a plugin that is not installed."""
+    from importlib.metadata import entry_points
+
+    found = entry_points(group=hookspecs.PROJECT, name=plugin)
+    return next((point.dist.name for point in found if point.dist), "")
 
 
 def _place(implementation: pluggy.HookImpl, error: BaseException) -> Place:

@@ -199,12 +199,27 @@ class TestIsolated:
         assert len(problems) == 1
         assert [entry["event"] for entry in logged] == ["observer_failed"]
 
-    def test_the_log_names_plugin_and_hook_and_holds_the_exception(self, manager, logged):
+    @pytest.mark.parametrize("distribution", ["company-dashboard", ""])
+    def test_the_log_names_plugin_distribution_and_hook_and_holds_the_exception(
+        self, manager, logged, tmp_path, monkeypatch, distribution
+    ):
+        if distribution:
+            info = tmp_path / "company_dashboard-1.0.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Name: {distribution}\nVersion: 1.0\n")
+            (info / "entry_points.txt").write_text("[systemprompt_jobs]\ndashboard = dashboard\n")
+            monkeypatch.syspath_prepend(tmp_path)
         manager.register(plugin(run_started=raises), "dashboard")
         observe(manager, STARTED[0])
         (entry,) = logged
-        assert (entry["plugin"], entry["hook"]) == ("dashboard", "run_started")
-        assert isinstance(entry["exc_info"], LookupError)
+        assert isinstance(entry.pop("exc_info"), LookupError)
+        assert entry == {
+            "event": "observer_failed",
+            "log_level": "error",
+            "plugin": "dashboard",
+            "distribution": distribution,
+            "hook": "run_started",
+        }
 
     def test_each_culprit_has_a_blame_of_its_own(self, manager):
         problems = []

@@ -17,6 +17,7 @@ from ._options import as_json
 from ._plans import condition, tagged
 from ._runs import said, state_cell
 from ._shapes import print_json, run_shape
+from ._signals import next_leaves_at_once
 from ._text import complain, indented, listed, one_line, say
 from ._times import took
 
@@ -122,6 +123,7 @@ def _run(
             *(plan.id for plan in plans), parameters=values, enforce=enforce, who=_who()
         )
     except KeyboardInterrupt:
+        next_leaves_at_once()
         complain("interrupted: the jobs are cut off")
         runtime.stop(grace=timedelta(0))
         return ctx.exit(INTERRUPTED)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import queue
-import signal
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import click
 import structlog
@@ -15,8 +14,8 @@ import structlog
 from systemprompt_jobs import __version__
 from systemprompt_jobs.errors import StoreError, StoreUnusableError
 
-from ._failures import INTERRUPTED
 from ._plans import condition, next_ticks
+from ._signals import catch_signals
 from ._text import listed, one_line, say
 from ._times import instant, now, relative
 
@@ -40,7 +39,7 @@ def command(session: Session) -> None:
     TERM and Ctrl-C let running jobs end, for at most `shutdown_grace`; a second one leaves at
     once. A database that cannot be reached is waited for.
     """
-    signals = _catch_signals()
+    signals = catch_signals()
     runtime = session.runtime_at_work()
     session.log("serve")
     if session.logs_for_people(sys.stdout):
@@ -52,26 +51,6 @@ def command(session: Session) -> None:
     runtime.stop()
 
 
-def _catch_signals() -> queue.SimpleQueue[int]:
-    """Return the queue that the first signal to stop comes out of; the second one ends us.
-
-    A SimpleQueue, because its put() may interrupt its own get(); that of an Event may not.
-    """
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def leave_at_once(_number: int, _frame: Any) -> None:
-        os._exit(INTERRUPTED)
-
-    def stop(number: int, _frame: Any) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, leave_at_once)
-        signals.put(number)
-
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, stop)
-    return signals
-
-
 def _start(runtime: Runtime, signals: queue.SimpleQueue[int]) -> bool:
     """Start as soon as the database can be used; return False if told to stop before."""
     for pause in _pauses():
@@ -81,6 +60,7 @@ def _start(runtime: Runtime, signals: queue.SimpleQueue[int]) -> bool:
             raise
         except StoreError as error:
             _log.error("database_unavailable", reason=str(error), next_try_s=pause)
+            runtime.stop(timedelta(0))  # it may have come half-way up
         else:
             return True
         try:

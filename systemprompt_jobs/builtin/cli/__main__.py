@@ -1,0 +1,7 @@
+"""`python -m systemprompt_jobs.builtin.cli`, for where the console script is not on the path."""
+
+import sys
+
+from . import main
+
+sys.exit(main())
