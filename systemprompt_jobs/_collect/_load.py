@@ -106,7 +106,8 @@ def functions(plugin: object) -> dict[str, Callable[..., object]]:
     """Return the plugin's attributes that are plain functions or methods of any kind."""
     names = vars(plugin) if isinstance(plugin, ModuleType) else dir(plugin)
     found = {name: inspect.getattr_static(plugin, name, None) for name in names}
-    plain = {name: getattr(value, "__func__", value) for name, value in found.items()}
+    kinds = (staticmethod, classmethod)
+    plain = {n: v.__func__ if isinstance(v, kinds) else v for n, v in found.items()}
     return {name: value for name, value in plain.items() if inspect.isfunction(value)}
 
 

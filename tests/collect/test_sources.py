@@ -134,6 +134,16 @@ class TestWhatAModuleBrings:
         site.install("cls", source, entry=entry)
         assert ids(site.collect()) == ["cls:works"]
 
+    def test_attributes_of_a_module_are_not_woken(self, site):
+        source = GOOD + (
+            "\n    class Lazy:\n"
+            "        def __getattr__(self, name):\n"
+            "            raise RuntimeError(name)\n"
+            "\n    lazy = Lazy()\n"
+        )
+        site.install("lazy", source)
+        assert not site.collect().degraded
+
 
 class TestLocal:
     def test_a_file_is_an_extension_of_its_name(self, site):

@@ -16,6 +16,7 @@ COMMANDS = {
     "history": ("_history", "Show the newest runs, newest first."),
     "init": ("_init", "Make a project in DIR that works at once."),
     "list": ("_list", "Show every job: its schedule, its next tick, how it went last."),
+    "next": ("_next", "Show upcoming ticks, and what a schedule means."),
     "plugins": ("_plugins", "Show where jobs come from, and which plugins are broken."),
     "run": ("_run", "Run jobs here and now, and wait until they have ended."),
     "serve": ("_serve", "Run the scheduler until it is told to stop."),
