@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._model import State, Trigger
+from ._model import Problem, State, Trigger
 from ._schedule import Agenda, Decision, Stretch, decide
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
@@ -60,7 +60,7 @@ class Claimer:
     """Claims the due ticks of this node's plans.
 
     `lease_until` tells the end of a lease taken now; `took` receives the rows of one
-    transaction: claimed runs, and missed stretches.
+    transaction: claimed runs, and missed stretches; `failed` a job whose schedule raises.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Claimer:
         clock: Clock,
         lease_until: Callable[[], int],
         took: Callable[[list[Run]], None],
+        failed: Callable[[Problem], None],
     ) -> None:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
@@ -82,7 +83,9 @@ class Claimer:
         self._clock = clock
         self._lease_until = lease_until
         self._took = took
+        self._failed = failed
         self._agenda = Agenda()
+        self._broken: set[str] = set()
 
     def install(self, parse: Callable[[str, str], Schedule]) -> None:
         """Write this node's plans over those in the database and fill the agenda.
@@ -172,17 +175,31 @@ class Claimer:
             for id_ in due:
                 row = rows.get(id_)
                 if row and self._owns(row) and row.next_tick and row.next_tick <= now + AHEAD:
-                    schedule = self._plans[id_].schedule
-                    assert schedule is not None  # noqa: S101  # a plan without one has no tick
-                    decisions[id_] = decide(schedule, row.next_tick, now)
+                    decision = self._decide(row, now)
+                    if decision is not None:
+                        decisions[id_] = decision
             claimed = self._record(connection, decisions, now)
         for id_ in due:
             row = rows.get(id_)
             if id_ in decisions:
                 self._agenda.set(id_, decisions[id_].next)
             elif row is not None:  # another node was faster, or the plan is not ours any more
-                self._agenda.set(id_, row.next_tick if self._owns(row) else None)
+                ours = self._owns(row) and id_ not in self._broken
+                self._agenda.set(id_, row.next_tick if ours else None)
         return claimed
+
+    def _decide(self, row: JobRow, now: datetime) -> Decision | None:
+        """Decide on a job's due ticks; a plugin's schedule that raises concerns that job alone."""
+        plan = self._plans[row.id]
+        assert plan.schedule is not None  # noqa: S101  # a plan without one has no tick
+        assert row.next_tick is not None  # noqa: S101  # the caller asked
+        try:
+            return decide(plan.schedule, row.next_tick, now)
+        except Exception as error:  # noqa: BLE001
+            self._broken.add(row.id)
+            reason = f"its schedule raised {type(error).__name__}: {error}; it is not due any more"
+            self._failed(Problem(row.id, reason, plan.job.place))
+            return None
 
     def _owns(self, row: JobRow) -> bool:
         return row.fingerprint == self._fingerprints[row.id]

@@ -98,6 +98,7 @@ class LiveNode:
             clock,
             self._keeper.lease_until,
             self._took,
+            lambda problem: self._observer.put("plugin_failed", problem=problem),
         )
         self._record_loop = Loop("record", self._recorder.step, clock)
         self._keep_loop = Loop("keep", self._keeper.step, clock)

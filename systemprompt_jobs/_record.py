@@ -165,7 +165,7 @@ class Recorder:
     ) -> None:
         accepted = {(run.id, run.fence): run for run in ended}
         for run, report in reports:
-            run_now = accepted.get((run.id, run.fence))
+            run_now = accepted.pop((run.id, run.fence), None)
             if run_now is None:
                 self._observer.put("run_fenced", run=run, report=report)
                 continue

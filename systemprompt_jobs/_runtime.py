@@ -145,9 +145,14 @@ class Runtime:
     def start(self) -> None:
         """Start as a scheduler: migrate the database, catch up, run start-up jobs, claim ticks.
 
-        Returns when ticks are being claimed. Raises StoreError.
+        Returns when ticks are being claimed. Raises StoreError; then nothing has started.
         """
-        self._live_node().start_ticking(self.parse, self.degraded)
+        live = self._live_node()
+        try:
+            live.start_ticking(self.parse, self.degraded)
+        except BaseException:
+            self.stop(timedelta(0))
+            raise
 
     def stop(self, grace: timedelta | None = None) -> None:
         """Stop: claim nothing, let runs end for `grace` (the setting unless given), cut off."""
@@ -293,13 +298,22 @@ class Runtime:
         states: Sequence[str] | None = None,
         limit: int = 20,
     ) -> list[Run]:
-        """Return the newest runs, newest first; `job` is a job id, also of a job that is gone."""
+        """Return the newest runs, newest first.
+
+        `job` is a job id, also of a job that is gone; the history of its aliases is its own.
+        """
         from ._store import queries
 
         if not self._readable():
             return []
         with self._store.read() as connection:
-            return queries.history(connection, None if job is None else [job], states, limit)
+            return queries.history(connection, self._ids(job), states, limit)
+
+    def _ids(self, job: str | None) -> list[str] | None:
+        plan = next((plan for plan in self.plans if plan.id == job), None)
+        if plan is None:
+            return None if job is None else [job]
+        return [plan.id, *(f"{plan.extension.name}:{alias}" for alias in plan.job.aliases)]
 
     def traceback(self, run: Run) -> str:
         """Return the traceback of the run's last attempt, empty if there is none."""

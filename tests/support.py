@@ -54,12 +54,14 @@ def make_job(name: str = "cleanup", **arguments: Any) -> Job[..., Any]:
 
 
 def make_plan(
-    name: str = "cleanup", schedule: str = "* * * * * *", extension: str = "ext", **values: Any
+    name: str = "cleanup", schedule: Any = "* * * * * *", extension: str = "ext", **values: Any
 ) -> Plan:
     """Return the plan of a job, as configuration would make it."""
+    if isinstance(schedule, str):
+        schedule = cron(schedule) if schedule else None
     defaults: dict[str, Any] = {
         "enabled": True,
-        "schedule": cron(schedule) if schedule else None,
+        "schedule": schedule,
         "timezone": "UTC",
         "starts_up": False,
         "overlap": Overlap.SKIP,

@@ -27,9 +27,10 @@ class Scheduler:
     def __init__(self, store, clock, *plans):
         self.taken = []
         self.missed = []
+        self.failed = []
         self.clock = clock
         self.store = store
-        self.claimer = Claimer(store, plans, new_node(), clock, lambda: 0, self._took)
+        self.claimer = Claimer(store, plans, new_node(), clock, lambda: 0, self._took, self.failed.append)
 
     def _took(self, rows):
         self.taken += [run for run in rows if run.state is State.CLAIMED]
@@ -277,3 +278,39 @@ def test_a_plan_of_a_zone_is_stored_as_the_text_that_parses_back(store, clock):
     with store.read() as connection:
         row = connection.execute(select(job_table)).one()
     assert parse(row.schedule, row.timezone) == cron("0 0 8 * * MON-FRI", "Europe/Berlin")
+
+
+class Moody:
+    """A plugin's schedule that works until it does not."""
+
+    text = "moody: x"
+    timezone = "UTC"
+    broken = False
+
+    def __init__(self):
+        self._inner = cron("* * * * * *")
+
+    def next(self, after):
+        if self.broken:
+            raise ZeroDivisionError("moody")
+        return self._inner.next(after)
+
+    def previous(self, before):
+        return self._inner.previous(before)
+
+    def count(self, start, end):
+        return self._inner.count(start, end)
+
+
+def test_a_plugins_schedule_that_raises_stops_its_own_job_alone(store, clock):
+    moody = Moody()
+    scheduler = Scheduler(
+        store, clock, make_plan("moody", schedule=moody), make_plan("sound")
+    ).install()
+    moody.broken = True
+    scheduler.second()
+    scheduler.second()
+    assert [run.job for run in scheduler.taken] == ["sound", "sound"]
+    (problem,) = scheduler.failed
+    assert problem.culprit == "ext:moody"
+    assert "ZeroDivisionError: moody" in problem.reason

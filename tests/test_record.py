@@ -47,6 +47,7 @@ class Rig:
             self.clock,
             lambda: 0,
             self.recorder.offer,
+            failed=None,
         )
         self.claimer.install(parse)
 
@@ -281,3 +282,14 @@ def test_hundreds_of_reports_are_recorded_in_few_transactions(store, monkeypatch
     rig.finish(*rig.started)
     assert len(writes) == 1
     assert set(rig.states()) == {State.SUCCEEDED}
+
+
+def test_of_two_reports_for_one_run_the_first_counts(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    (run,) = rig.started
+    rig.recorder.report(run, report(run, rig.clock, State.CANCELLED))
+    rig.recorder.report(run, report(run, rig.clock, State.SUCCEEDED))
+    rig.recorder.step()
+    assert rig.states() == [State.CANCELLED]
+    assert rig.calls.names()[1:] == ["run_cancelled", "run_finished", "run_fenced"]

@@ -428,6 +428,30 @@ def test_a_runtime_can_be_started_again(load):
     assert [run.state for run in runtime.history()] == [State.SUCCEEDED] * 2
 
 
+def test_a_start_that_fails_leaves_nothing_behind_and_can_be_tried_again(load, monkeypatch):
+    from systemprompt_jobs._keep import Keeper
+    from systemprompt_jobs.errors import StoreError
+
+    def fail(*_):
+        raise StoreError("not now")
+
+    runtime = load()
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "join", fail)
+        with pytest.raises(StoreError):
+            runtime.start()
+    with runtime:
+        assert len(runtime.status().nodes) == 1
+
+
+def test_a_renamed_job_keeps_its_history(load):
+    runtime = load(jobs=JOBS.replace("def off", "def before"))
+    runtime.run("before")
+    jobs = JOBS.replace("@job(enabled=False)", '@job(enabled=False, aliases=["before"])')
+    renamed = load(jobs=jobs)
+    assert [run.job for run in renamed.history(job="jobs:off")] == ["before"]
+
+
 def test_disabling_the_scheduler_keeps_ticks_and_start_up_runs_away_but_not_runs_by_hand(load):
     watch = Watch()
     runtime = load(YEARLY, more="  enabled: false\n", watch=watch)

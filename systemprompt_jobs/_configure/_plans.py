@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -169,8 +170,8 @@ class _Draft:
         own = self._job.schedule
         try:
             if source.layer == "job" and not isinstance(own, str):
-                return own if own.timezone == zone else own.in_timezone(zone)
-            return self._parse(source.value, zone) if source.value.strip() else None
+                return _probed(own if own.timezone == zone else own.in_timezone(zone))
+            return _probed(self._parse(source.value, zone)) if source.value.strip() else None
         except ScheduleError as error:
             self._blame(source, "schedule", error)
         except Exception as error:  # noqa: BLE001 - a plugin's own schedule or syntax
@@ -227,3 +228,9 @@ def _require_plain(name: str, value: object) -> None:
     except (TypeError, ValueError, RecursionError):
         reason = f"{name}: {_parameters.shown(value)} is no plain value: write it as in YAML"
         raise ParameterError(reason) from None
+
+
+def _probed(schedule: Schedule) -> Schedule:
+    """Return the schedule if it can say its next tick: what raises now would raise at work."""
+    schedule.next(datetime.now(UTC))
+    return schedule

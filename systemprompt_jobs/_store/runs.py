@@ -177,10 +177,14 @@ def finish(connection: Connection, reports: Sequence[tuple[Run, Report]]) -> lis
     too late.
     """
     found = lock(connection, (r.id for r, _ in reports))
+    first = {r.id: report for r, report in reversed(reports)}
     ended = [
         (_ended(r, report), report)
         for r, report in reports
-        if r.id in found and found[r.id].state is State.RUNNING and found[r.id].fence == r.fence
+        if r.id in found
+        and found[r.id].state is State.RUNNING
+        and found[r.id].fence == r.fence
+        and report is first[r.id]
     ]
     if ended:
         connection.execute(

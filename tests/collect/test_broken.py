@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+import systemprompt_jobs
+from systemprompt_jobs._collect._load import _MACHINERY
 
 from .conftest import GOOD, line_of
 
@@ -272,14 +277,10 @@ class TestPlaces:
         site.install("e", init, file="package_e/__init__.py", entry="package_e")
         assert site.problem("e").place == line_of(path, "# here")
 
-    def test_a_plugin_whose_module_is_named_after_us_is_not_taken_for_us(self, site):
-        path = site.install(
-            "ours",
-            "1 / 0  # here\n",
-            file="systemprompt_jobs_plugin_of_a_stranger.py",
-            entry="systemprompt_jobs_plugin_of_a_stranger",
-        )
-        assert site.problem("ours").place == line_of(path, "# here")
+    def test_a_neighbour_that_is_named_after_us_is_not_taken_for_us(self):
+        ours = Path(systemprompt_jobs.__file__).parent
+        assert str(ours / "any.py").startswith(_MACHINERY)
+        assert not f"{ours}_of_a_stranger.py".startswith(_MACHINERY)
 
     def test_a_local_file_is_blamed_by_its_path(self, site):
         file = site.write("project/nightly.py", "x = 1\n1 / 0  # here\n")
