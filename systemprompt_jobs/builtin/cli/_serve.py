@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import sys
 from collections import Counter
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -60,7 +59,6 @@ def _start(runtime: Runtime, signals: queue.SimpleQueue[int]) -> bool:
             raise
         except StoreError as error:
             _log.error("database_unavailable", reason=str(error), next_try_s=pause)
-            runtime.stop(timedelta(0))  # it may have come half-way up
         else:
             return True
         try:
