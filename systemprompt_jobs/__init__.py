@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import errors, hookspecs, interfaces
+from . import errors, hookspecs, interfaces, model
 from ._declare import JobExtension, JobResult, job
-from ._model import Job, Report, Run
 from ._version import __version__
 from .hookspecs import hookimpl
+from .model import Job, Report, Run
 
 if TYPE_CHECKING:
     from ._calendar import cron, every
@@ -39,6 +39,7 @@ __all__ = [
     "hookspecs",
     "interfaces",
     "job",
+    "model",
 ]
 
 _LATE = {

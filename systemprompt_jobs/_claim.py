@@ -13,12 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._model import Problem, State, Trigger
 from ._schedule import Agenda, Decision, Stretch, decide
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
 from .errors import ScheduleError
+from .model import Problem, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from ._model import Node, Plan, Run
     from ._store import Store
     from ._store.jobs import JobRow
     from .interfaces import Clock, Schedule
+    from .model import Node, Plan, Run
 
 AHEAD = timedelta(milliseconds=250)
 """How far ahead of its time a tick is claimed, so that its function starts on the instant."""

@@ -10,8 +10,8 @@ import structlog
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from ._model import EMPTY, Run
 from .errors import ServiceError
+from .model import EMPTY, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

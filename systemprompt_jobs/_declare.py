@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from . import hookspecs
-from ._model import EMPTY, Job, Overlap
 from .interfaces import Schedule
+from .model import EMPTY, Job, Overlap
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,10 +11,10 @@ from ._store import runs as run_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from ._model import Node, Run
     from ._observe import Observer
     from ._store import Store
     from .interfaces import Clock
+    from .model import Node, Run
 
 _PENDING_EVERY_S = 1.0
 _PENDING_BATCH = 100

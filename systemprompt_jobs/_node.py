@@ -15,7 +15,6 @@ import structlog
 from ._claim import Claimer, manual_key, run_values
 from ._keep import Keeper
 from ._loop import Loop
-from ._model import Node, Run, State, Trigger
 from ._observe import Observer
 from ._record import Recorder, cancelled
 from ._run import attempt
@@ -23,6 +22,7 @@ from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
 from .errors import StoreError
+from .model import Node, Run, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import pluggy
 
     from ._context import Resources
-    from ._model import Plan, Problem
     from ._store import Store
     from .interfaces import Clock, Executor, Schedule
+    from .model import Plan, Problem
 
 _DRAIN_S = 5.0
 """How long observers may take to see the last events."""

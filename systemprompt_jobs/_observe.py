@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from . import hookspecs
-from ._model import Place, Problem
 from .errors import text_of
+from .model import Place, Problem
 
 if TYPE_CHECKING:
     import pluggy

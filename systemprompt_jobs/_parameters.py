@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
-    from ._model import Job
+    from .model import Job
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
-from ._model import Report, Run, State
 from ._store import runs as run_rows
+from .model import Report, Run, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -13,15 +13,15 @@ import structlog
 from . import _parameters
 from ._context import JobContext
 from ._declare import JobResult
-from ._model import Report, Run, State
 from .errors import ParameterError, text_of
+from .model import Report, Run, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from ._context import Resources
-    from ._model import Job, Plan
+    from .model import Job, Plan
 
 MAX_MESSAGE = 10_000
 """Characters of a message or an error that are kept."""

@@ -14,8 +14,6 @@ import structlog
 from . import _calendar, _configure, _parameters, hookspecs
 from ._clock import SystemClock, boot_id
 from ._collect import collect
-from ._model import Job, Plan, Problem, Run, State
-from ._overview import JobOverview, NodeOverview, SchedulerOverview
 from .errors import (
     AmbiguousJobError,
     ConfigurationError,
@@ -23,6 +21,17 @@ from .errors import (
     ScheduleError,
     UnknownJobError,
     UsageError,
+    text_of,
+)
+from .model import (
+    Job,
+    JobOverview,
+    NodeOverview,
+    Plan,
+    Problem,
+    Run,
+    SchedulerOverview,
+    State,
 )
 
 if TYPE_CHECKING:
@@ -246,14 +255,18 @@ class Runtime:
         from ._context import Resources
 
         registry = svcs.Registry()
-        for implementation in self._manager.hook.register_services.get_hookimpls():
-            others = [p for p in self._manager.get_plugins() if p is not implementation.plugin]
+        plugins = {
+            i.plugin: i.plugin_name for i in self._manager.hook.register_services.get_hookimpls()
+        }
+        for plugin, name in plugins.items():
+            others = [other for other in plugins if other is not plugin]
             try:
                 self._manager.subset_hook_caller("register_services", others)(registry=registry)
-            except Exception as error:  # noqa: BLE001  # one plugin's services, not all
-                structlog.get_logger("systemprompt_jobs").exception(
-                    "services_failed", plugin=implementation.plugin_name, reason=str(error)
-                )
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # one plugin's services, not all
+                log = structlog.get_logger("systemprompt_jobs")
+                log.exception("services_failed", plugin=name, reason=text_of(error))
         return Resources(self.settings.databases, registry)
 
     def _new_executor(self) -> Executor:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._model import Problem
+    from .model import Problem
 
 
 class JobsError(Exception):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     import svcs
 
-    from ._model import Job, Node, Problem, Report, Run
     from .interfaces import Executor, Schedule
+    from .model import Job, Node, Problem, Report, Run
 
 PROJECT = "systemprompt_jobs"
 MARKER = f"{PROJECT}_impl"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs import Job, job
 from systemprompt_jobs._calendar import cron
-from systemprompt_jobs._model import CollectedJob, Extension, Overlap, Plan, Report, Run, State
+from systemprompt_jobs.model import CollectedJob, Extension, Overlap, Plan, Report, Run, State
 
 if TYPE_CHECKING:
     import threading

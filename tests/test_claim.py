@@ -10,12 +10,12 @@ from sqlalchemy import select
 from systemprompt_jobs import _runtime
 from systemprompt_jobs._calendar import cron, parse
 from systemprompt_jobs._claim import AHEAD, Claimer
-from systemprompt_jobs._model import Overlap, State
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store.schema import job as job_table
 from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs.errors import StoreError
+from systemprompt_jobs.model import Overlap, State
 from tests.support import START, ManualClock, make_plan
 
 SECOND = timedelta(seconds=1)
@@ -30,7 +30,9 @@ class Scheduler:
         self.failed = []
         self.clock = clock
         self.store = store
-        self.claimer = Claimer(store, plans, new_node(), clock, lambda: 0, self._took, self.failed.append)
+        self.claimer = Claimer(
+            store, plans, new_node(), clock, lambda: 0, self._took, self.failed.append
+        )
 
     def _took(self, rows):
         self.taken += [run for run in rows if run.state is State.CLAIMED]
@@ -253,7 +255,7 @@ def _fail(*_arguments):
 
 
 def test_a_job_that_is_degraded_is_not_claimed(store, clock):
-    from systemprompt_jobs._model import Problem
+    from systemprompt_jobs.model import Problem
 
     plan = make_plan(problem=Problem("ext:cleanup", "it is broken"))
     scheduler = Scheduler(store, clock, plan).install()

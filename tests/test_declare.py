@@ -15,7 +15,7 @@ import pluggy
 import pytest
 
 from systemprompt_jobs import Job, JobExtension, JobResult, every, hookimpl, hookspecs, job
-from systemprompt_jobs._model import Overlap
+from systemprompt_jobs.model import Overlap
 
 
 @job(schedule="0 0 2 * * *", tags=["nightly", "db"], parameters={"older_than": "30d"})

@@ -13,11 +13,11 @@ import pytest
 import structlog
 
 from systemprompt_jobs import hookspecs
-from systemprompt_jobs._model import Node, Place, Problem, Report, Run, State, Trigger
 from systemprompt_jobs._node import _DRAIN_S
 from systemprompt_jobs._observe import _CAPACITY
 from systemprompt_jobs._run import MAX_MESSAGE, MAX_TRACEBACK
 from systemprompt_jobs.builtin import logs
+from systemprompt_jobs.model import Node, Place, Problem, Report, Run, State, Trigger
 from tests.support import START
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference" / "hooks.md").read_text()

@@ -8,13 +8,13 @@ from sqlalchemy import select
 from systemprompt_jobs import _keep
 from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._keep import Keeper
-from systemprompt_jobs._model import State, Trigger
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, node, slot
 from systemprompt_jobs.errors import StoreError
+from systemprompt_jobs.model import State, Trigger
 from tests.support import Calls, ManualClock, make_plan
 
 LEASE_S = 30.0
@@ -67,8 +67,8 @@ def pass_time(clock, seconds, *keepers):
     """Let time pass in steps of one second, as the loops would see it."""
     for _ in range(int(seconds)):
         clock.advance(1)
-        for node in keepers:
-            node.keeper.step()
+        for keeping in keepers:
+            keeping.keeper.step()
 
 
 def test_a_living_node_keeps_its_runs_for_ever(store, clock):

@@ -27,7 +27,7 @@ from systemprompt_jobs._parameters import (
 from systemprompt_jobs.errors import ParameterError
 
 if TYPE_CHECKING:
-    from systemprompt_jobs import JobContext  # noqa: TC004 - missing at run time: the point
+    from systemprompt_jobs import JobContext
 
 
 @job

@@ -9,13 +9,13 @@ from sqlalchemy import func, select
 
 from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._claim import Claimer
-from systemprompt_jobs._model import Overlap, State
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._record import WINDOW_S, Recorder
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, slot
 from systemprompt_jobs.errors import StoreError
+from systemprompt_jobs.model import Overlap, State
 from tests.support import START, Calls, ManualClock, make_plan, report
 
 

@@ -16,8 +16,8 @@ from sqlalchemy import Engine, create_engine, text
 
 from systemprompt_jobs import JobContext, JobResult, job
 from systemprompt_jobs._context import Resources
-from systemprompt_jobs._model import Run, State, Trigger
 from systemprompt_jobs._run import MAX_MESSAGE, MAX_TRACEBACK, attempt
+from systemprompt_jobs.model import Run, State, Trigger
 from tests.support import START, make_plan
 
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from systemprompt_jobs import JobExtension, Runtime, hookimpl
-from systemprompt_jobs._model import State, Trigger
 from systemprompt_jobs.errors import (
     AmbiguousJobError,
     ConfigurationError,
@@ -19,6 +18,7 @@ from systemprompt_jobs.errors import (
     UnknownJobError,
     UsageError,
 )
+from systemprompt_jobs.model import State, Trigger
 
 PATIENCE_S = 30
 """How long a test waits for something that takes milliseconds before it fails."""
@@ -223,7 +223,7 @@ def test_a_run_that_overlaps_is_refused(load):
 
 def test_an_unknown_job_names_near_ones_and_nothing_runs(load):
     runtime = load()
-    with pytest.raises(UnknownJobError, match="did you mean .*yearly"):
+    with pytest.raises(UnknownJobError, match=r"did you mean .*yearly"):
         runtime.run("yearly", "yeerly")
     assert runtime.history() == []
 
@@ -369,7 +369,7 @@ def test_an_observer_that_raises_hurts_nobody_and_is_named_once(load):
 
 def test_stopping_lets_a_running_job_end(load):
     watch = Watch()
-    runtime = load(watch=watch, jobs=JOBS.replace("@job\ndef waits", STARTS_UP), *WAITS)
+    runtime = load(*WAITS, watch=watch, jobs=JOBS.replace("@job\ndef waits", STARTS_UP))
     runtime.start()
     watch.until("run_started")
     stopping = threading.Thread(target=runtime.stop)
@@ -386,7 +386,7 @@ WAITS = (OFF, "{extension: jobs, job: waits, enabled: true}")
 
 def test_a_job_that_outlasts_the_grace_is_recorded_as_cancelled(load):
     watch = Watch()
-    runtime = load(watch=watch, jobs=JOBS.replace("@job\ndef waits", STARTS_UP), *WAITS)
+    runtime = load(*WAITS, watch=watch, jobs=JOBS.replace("@job\ndef waits", STARTS_UP))
     runtime.start()
     watch.until("run_started")
     runtime.stop(timedelta(0))

@@ -63,9 +63,7 @@ def test_a_year_of_a_per_second_job_is_settled_in_one_stretch_without_walking():
     began = time.perf_counter()
     decision = decide(cron("* * * * * *"), START, START + timedelta(days=365))
     assert time.perf_counter() - began < 5  # walking 31 million ticks takes minutes
-    assert decision.missed == Stretch(
-        START, START + timedelta(days=365, seconds=-1), 365 * 86_400
-    )
+    assert decision.missed == Stretch(START, START + timedelta(days=365, seconds=-1), 365 * 86_400)
 
 
 @pytest.mark.parametrize("due_after_s", [0.0, 0.5, 59.9, 60, 3600.25, 90_000])

@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
     database.unlink(missing_ok=True)
     expired, live = fill(database, datetime.now(UTC))
     print(f"demo: {database} holds {expired} expired and {live} live rows in two tables")
-    print(f"demo: see them go: sqlite3 {database} 'SELECT count(*) FROM sessions'")
+    print("demo: the start-up run of maintenance:cleanup deletes exactly the expired ones")
 
 
 def fill(database: Path, now: datetime) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
-from .._model import CollectedJob, Collection, Extension, Problem
+from ..model import CollectedJob, Collection, Extension, Problem
 from ._find import Candidate, choose, installed, local, named, unknown_allowed
 from ._jobs import check_job, jobs_of, names_taken
 from ._load import load, problem_of

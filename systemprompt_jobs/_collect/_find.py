@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .. import hookspecs
-from .._model import Extension, Place, Problem
 from ..errors import UsageError
+from ..model import Extension, Place, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -97,10 +97,10 @@ def named(plugin: object, candidates: Sequence[Candidate]) -> Candidate:
     Whatever is no text is the plugin itself. Raises UsageError for a name that nothing has.
     """
     if not isinstance(plugin, str):
-        kind = plugin if inspect.isclass(plugin) else type(plugin)
-        name = kind.__name__.lower()
-        extension = Extension(name, f"{kind.__module__}.{kind.__qualname__}", source="given")
-        return Candidate(extension, lambda: plugin)
+        named_itself = inspect.isclass(plugin) or inspect.ismodule(plugin)
+        own_name: str = getattr(plugin if named_itself else type(plugin), "__name__", "")
+        name = own_name.rpartition(".")[2].strip("_").lower()
+        return Candidate(Extension(name, own_name, source="given"), lambda: plugin)
     for candidate in candidates:
         if plugin in {candidate.name, candidate.extension.module}:
             return candidate

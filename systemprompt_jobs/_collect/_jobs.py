@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .._model import CollectedJob, Job, Place, Problem
 from .._parameters import check_signature
 from ..errors import ParameterError
+from ..model import CollectedJob, Job, Place, Problem
 from ._find import Unusable
 from ._load import NAME, NAME_RULE, defined_in, function_place
 

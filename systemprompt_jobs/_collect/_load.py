@@ -16,8 +16,8 @@ import pluggy
 
 from .. import hookspecs
 from .._declare import JobExtension
-from .._model import Place, Problem
 from ..errors import text_of
+from ..model import Place, Problem
 from ._find import Unusable
 
 if TYPE_CHECKING:

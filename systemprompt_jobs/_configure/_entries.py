@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .._model import Problem
 from .._parameters import near, shown
+from ..model import Problem
 from ._yaml import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .._model import Collection
+    from ..model import Collection
     from ._layers import Entry
     from ._settings import Settings
 

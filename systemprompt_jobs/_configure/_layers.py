@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .._model import EMPTY, Place, Problem, Source
 from .._parameters import masked, near, shown
+from ..model import EMPTY, Place, Problem, Source
 from ._schema import JobEntry, Scheduler, check
 from ._yaml import Document, Loc, path_text, read
 

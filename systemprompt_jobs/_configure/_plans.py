@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _parameters
 from .._calendar import check_zone
-from .._model import EMPTY, Overlap, Plan, Problem, Source
 from ..errors import ConfigurationError, ParameterError, ScheduleError
+from ..model import EMPTY, Overlap, Plan, Problem, Source
 from ._entries import match_entries
 from ._project import CONFIG
 from ._settings import in_file_order
@@ -20,8 +20,8 @@ from ._yaml import key_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .._model import CollectedJob, Collection
     from ..interfaces import Schedule
+    from ..model import CollectedJob, Collection
     from ._layers import Entry
     from ._settings import Settings
 

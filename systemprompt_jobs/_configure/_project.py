@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._model import Problem
 from ..errors import ConfigurationError
+from ..model import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,15 +18,15 @@ from pydantic import (
 
 from .. import _durations
 from .._calendar import check_zone
-from .._model import Problem
 from .._parameters import near, shown
+from ..model import Problem
 from ._urls import check_own_url, check_url
 from ._yaml import Loc, path_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .._model import Place
+    from ..model import Place
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False, "no": False, "off": False, "0": False,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._model import Place, Problem
+from ..model import Place, Problem
 from . import _local, _urls
 from ._layers import (
     DEFAULTS,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
-    from .._model import Source
+    from ..model import Source
     from ._project import Project
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
-from .._model import EMPTY, Place, Problem
 from .._parameters import near, shown
+from ..model import EMPTY, Place, Problem
 from ._compose import Branch, Node, RefusedError, Scalar, compose
 
 if TYPE_CHECKING:

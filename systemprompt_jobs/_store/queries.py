@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from .._model import Run
+    from ..model import Run
 
 
 def next_ticks(connection: Connection) -> dict[str, datetime | None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, or_, select, update
 
-from .._model import Overlap, Report, Run, State, Trigger
+from ..model import Overlap, Report, Run, State, Trigger
 from ._dialect import chunks, insert
 from .schema import HELD, attempt, node, run, slot
 
@@ -383,7 +383,10 @@ def rescue(
         connection.execute(_END_RUN, [_run_values(r) for r in lost])
         connection.execute(
             _END_ATTEMPT,
-            [_attempt_values(r, Report(State.LOST, r.started or now, now, error=r.error)) for r in lost],
+            [
+                _attempt_values(r, Report(State.LOST, r.started or now, now, error=r.error))
+                for r in lost
+            ],
         )
     return lost
 

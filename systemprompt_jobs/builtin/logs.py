@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("systemprompt_jobs")
 
+observe = hookimpl(tryfirst=True)
+"""Before other observers: a slow one must not hold a log line up."""
+
 
 def _run_fields(run: Run) -> dict[str, Any]:
     fields: dict[str, Any] = {"job": run.job_id, "run": run.id, "trigger": str(run.trigger)}
@@ -33,50 +36,50 @@ def _report_fields(report: Report) -> dict[str, Any]:
     return fields
 
 
-@hookimpl
+@observe
 def scheduler_started(node: Any) -> None:
     """Log it."""
     _log.info("scheduler_started", node=node.id, version=node.version)
 
 
-@hookimpl
+@observe
 def scheduler_stopping(node: Any) -> None:
     """Log it."""
     _log.info("scheduler_stopping", node=node.id)
 
 
-@hookimpl
+@observe
 def scheduler_stopped(node: Any) -> None:
     """Log it."""
     _log.info("scheduler_stopped", node=node.id)
 
 
-@hookimpl
+@observe
 def tick_skipped(run: Run) -> None:
     """Log it."""
     _log.warning("tick_skipped", **_run_fields(run), reason=run.reason)
 
 
-@hookimpl
+@observe
 def tick_missed(run: Run) -> None:
     """Log it."""
     last = run.last_tick.isoformat() if run.last_tick else ""
     _log.warning("tick_missed", **_run_fields(run), last_tick=last, count=run.count)
 
 
-@hookimpl
+@observe
 def run_started(run: Run) -> None:
     """Log it."""
     _log.info("run_started", **_run_fields(run), attempt=run.attempt)
 
 
-@hookimpl
+@observe
 def run_succeeded(run: Run, report: Report) -> None:
     """Log it."""
     _log.info("run_succeeded", **_run_fields(run), **_report_fields(report))
 
 
-@hookimpl
+@observe
 def run_failed(run: Run, report: Report) -> None:
     """Log it, with the traceback."""
     fields = _report_fields(report)
@@ -85,25 +88,25 @@ def run_failed(run: Run, report: Report) -> None:
     _log.error("run_failed", **_run_fields(run), **fields)
 
 
-@hookimpl
+@observe
 def run_cancelled(run: Run, report: Report) -> None:
     """Log it."""
     _log.warning("run_cancelled", **_run_fields(run), **_report_fields(report))
 
 
-@hookimpl
+@observe
 def run_lost(run: Run) -> None:
     """Log it."""
     _log.error("run_lost", **_run_fields(run), node=run.node)
 
 
-@hookimpl
+@observe
 def run_fenced(run: Run, report: Report) -> None:
     """Log it."""
     _log.warning("run_fenced", **_run_fields(run), **_report_fields(report))
 
 
-@hookimpl
+@observe
 def plugin_failed(problem: Any) -> None:
     """Log it."""
     place = str(problem.place) if problem.place.file else None

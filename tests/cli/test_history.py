@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from systemprompt_jobs._model import Run, State, Trigger
 from systemprompt_jobs.builtin.cli._runs import STATES, show_runs
+from systemprompt_jobs.model import Run, State, Trigger
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ import pytest
 
 from systemprompt_jobs import hookspecs
 from systemprompt_jobs._collect import collect
-from systemprompt_jobs._model import Place
+from systemprompt_jobs.model import Place
 
 
 class Site:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from systemprompt_jobs._model import Extension
 from systemprompt_jobs.errors import UsageError
+from systemprompt_jobs.model import Extension
 
 from .conftest import GOOD
 

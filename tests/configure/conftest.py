@@ -10,8 +10,8 @@ import pytest
 from systemprompt_jobs import job
 from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._configure import find_project, load_settings, make_plans
-from systemprompt_jobs._model import CollectedJob, Collection, Extension
 from systemprompt_jobs.errors import ConfigurationError
+from systemprompt_jobs.model import CollectedJob, Collection, Extension
 
 if TYPE_CHECKING:
     from pathlib import Path

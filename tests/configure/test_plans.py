@@ -9,7 +9,7 @@ import pytest
 from systemprompt_jobs import job
 from systemprompt_jobs._calendar import cron
 from systemprompt_jobs._configure import make_plans, make_warnings
-from systemprompt_jobs._model import Collection, Extension, Overlap, Place, Problem, Source
+from systemprompt_jobs.model import Collection, Extension, Overlap, Place, Problem, Source
 
 AT = "services/scheduler/config.yaml"
 

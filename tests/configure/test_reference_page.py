@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import timedelta  # noqa: TC003  # the page's examples are run
 from pathlib import Path
 
 import pytest

@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from systemprompt_jobs._configure._layers import DEFAULTS
 from systemprompt_jobs._configure._schema import Scheduler
 from systemprompt_jobs._configure._settings import Settings
-from systemprompt_jobs._model import Place, Source
+from systemprompt_jobs.model import Place, Source
 
 
 def test_without_files_the_defaults_hold(folder):

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from systemprompt_jobs import JobContext, Run
 from systemprompt_jobs._context import Resources
-from systemprompt_jobs._model import State, Trigger
+from systemprompt_jobs.model import State, Trigger
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 NOBODY = 65534

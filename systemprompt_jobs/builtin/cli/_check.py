@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from systemprompt_jobs import Runtime
-    from systemprompt_jobs._model import Problem
+    from systemprompt_jobs.model import Problem
 
     from ._session import Session
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from systemprompt_jobs import Run, Runtime
-    from systemprompt_jobs._model import Plan, Source
+    from systemprompt_jobs.model import Plan, Source
 
 _TICKS, _RUNS, _TRACEBACK_LINES = 3, 5, 15
 _VALUES = (Column("SETTING"), Column("VALUE", "wrap"), Column("SET BY", "wrap"))

@@ -18,7 +18,7 @@ from ._times import now, relative
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from systemprompt_jobs._overview import JobOverview
+    from systemprompt_jobs.model import JobOverview
 
     from ._session import Session
 

@@ -18,7 +18,7 @@ from ._options import as_json
 from ._plans import condition
 from ._shapes import print_json
 from ._table import Cell, Column, show_table
-from ._text import one_line, say
+from ._text import one_line, paragraph, say
 from ._times import now, relative
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _answer(ticks: list[_Tick], explained: Schedule | None, zone: ZoneInfo) -> d
 def _show(ticks: list[_Tick], explained: Schedule | None, zone: ZoneInfo, *, named: bool) -> None:
     if explained is not None:
         say(f"{one_line(explained.text)}  means  {one_line(explained.describe())}")
-        say(*(f"note: {one_line(warning)}" for warning in _warnings(explained)), "")
+        say(*(paragraph(f"note: {warning}", "") for warning in _warnings(explained)), "")
     if not ticks:
         say("no tick from then on")
         return

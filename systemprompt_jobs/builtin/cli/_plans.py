@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from systemprompt_jobs._model import Plan
+    from systemprompt_jobs.model import Plan
 
 
 def condition(plan: Plan) -> str:

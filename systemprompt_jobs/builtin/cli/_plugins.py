@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from systemprompt_jobs import Runtime
-    from systemprompt_jobs._model import Problem
+    from systemprompt_jobs.model import Problem
 
     from ._session import Session
 

@@ -9,7 +9,7 @@ from ._text import paragraph, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from systemprompt_jobs._model import Problem
+    from systemprompt_jobs.model import Problem
 
 
 def show_degraded(problems: Sequence[Problem]) -> None:

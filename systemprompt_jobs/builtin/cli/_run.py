@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from systemprompt_jobs import Run, Runtime
-    from systemprompt_jobs._model import Plan
+    from systemprompt_jobs.model import Plan
 
     from ._session import Session
 

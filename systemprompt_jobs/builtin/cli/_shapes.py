@@ -13,8 +13,7 @@ from ._text import without_passwords
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
-    from systemprompt_jobs._model import Plan, Problem, Source
-    from systemprompt_jobs._overview import JobOverview
+    from systemprompt_jobs.model import JobOverview, Plan, Problem, Source
 
 
 def print_json(answer: dict[str, Any]) -> None:

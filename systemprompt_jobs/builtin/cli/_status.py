@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from systemprompt_jobs import Run
-    from systemprompt_jobs._overview import NodeOverview, SchedulerOverview
+    from systemprompt_jobs.model import NodeOverview, SchedulerOverview
 
     from ._session import Session
 

@@ -1,4 +1,4 @@
-"""The frozen values that the stages hand on: Job → Plan → Run → Report."""
+"""The frozen values that the stages hand on, Job → Plan → Run → Report, and what queries answer."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Job(Generic[P, R_co]):
         if self.is_async:
             vars(self).update(_coroutine_mark())
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:  # noqa: D102  # the function's
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -311,3 +311,42 @@ class Report:
     def duration(self) -> timedelta:
         """How long the attempt took."""
         return self.finished - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class JobOverview:
+    """A job's plan, its next tick (None: it has none) and its newest run, if any."""
+
+    plan: Plan
+    next_tick: datetime | None
+    last_run: Run | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOverview:
+    """A live scheduler node; `heartbeat` is when it last said so."""
+
+    id: str
+    version: str
+    workers: int
+    started: datetime
+    heartbeat: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerOverview:
+    """The scheduler at a glance.
+
+    `database` is the URL without its password. `counts` are the runs created in the last
+    24 hours by state. `running` and `troubled` (failed, lost, missed …) are newest first.
+    """
+
+    root: str
+    database: str
+    enabled: bool
+    nodes: tuple[NodeOverview, ...]
+    jobs: tuple[JobOverview, ...]
+    running: tuple[Run, ...]
+    troubled: tuple[Run, ...]
+    counts: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    degraded: tuple[Problem, ...] = ()
