@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from .model import Node, Run
 
 _PENDING_EVERY_S = 1.0
-_PENDING_BATCH = 100
 
 
 class Keeper:
-    """Heartbeats, rescues and takes over pending runs.
+    """Heartbeats, rescues and takes over pending runs, at most `room()` at once.
 
     A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
     if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
@@ -37,6 +36,7 @@ class Keeper:
         *,
         job_ids: Collection[str],
         held: Callable[[], list[tuple[int, int]]],
+        room: Callable[[], int],
         took: Callable[[list[Run]], None],
         observer: Observer,
     ) -> None:
@@ -46,6 +46,7 @@ class Keeper:
         self._lease_s = lease_s
         self._job_ids = job_ids
         self._held = held
+        self._room = room
         self._took = took
         self._observer = observer
         self._boot = boot_id()
@@ -124,12 +125,14 @@ class Keeper:
             self._observer.put("run_finished", run=run, report=None)
 
     def _take_pending(self) -> None:
-        now = self._clock.now()
+        now, room = self._clock.now(), self._room()
+        if room <= 0:
+            return
         with self._store.read() as connection:
             if not run_rows.any_pending(connection, now):
                 return
         with self._store.write() as connection:
             runs = run_rows.take_pending(
-                connection, self._job_ids, self._node.id, now, self.lease_until(), _PENDING_BATCH
+                connection, self._job_ids, self._node.id, now, self.lease_until(), room
             )
         self._took(runs)

@@ -77,6 +77,7 @@ class LiveNode:
             lease_s,
             job_ids=self._plans,
             held=lambda: self._recorder.held(),  # noqa: PLW0108  # made below
+            room=lambda: self._recorder.room() if self._ticking else 0,
             took=self._took,
             observer=self._observer,
         )

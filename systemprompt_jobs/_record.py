@@ -99,6 +99,13 @@ class Recorder:
             runs += [run for run, _ in self._reports]
         return [(run.id, run.fence) for run in runs]
 
+    def room(self) -> int:
+        """Return how many more runs this node can make use of: twice its free workers."""
+        with self._lock:
+            if self._closed:
+                return 0
+            return 2 * (self._size - len(self._started)) - len(self._waiting) - len(self._gating)
+
     def running(self) -> list[Run]:
         """Return the runs whose function has been started and has not reported yet."""
         with self._lock:

@@ -29,6 +29,7 @@ class Node:
         self.calls = Calls()
         self.taken = []
         self.held = []
+        self.room = 10
         self.node = new_node()
         self.keeper = Keeper(
             store,
@@ -37,6 +38,7 @@ class Node:
             LEASE_S,
             job_ids={"ext:cleanup"},
             held=lambda: self.held,
+            room=lambda: self.room,
             took=self.taken.extend,
             observer=self.calls,
         )
@@ -53,9 +55,9 @@ class Node:
         self.held.append((run.id, run.fence))
         return run
 
-    def run_of(self, run):
+    def run_of(self, run, limit=20):
         with self.store.read() as connection:
-            return next(r for r in queries.history(connection) if r.id == run.id)
+            return next(r for r in queries.history(connection, limit=limit) if r.id == run.id)
 
 
 @pytest.fixture
@@ -230,3 +232,23 @@ def test_pending_runs_go_to_one_of_two_nodes(store, clock):
         job_rows.add_missing(connection, [])
     pass_time(clock, 2, one, two)
     assert len(one.taken) + len(two.taken) == 1
+
+
+def test_a_node_without_room_leaves_pending_runs_to_others(store, clock):
+    full, other = Node(store, clock), Node(store, clock)
+    full.room = 0
+    run = full.hold()
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence)], clock.now())
+    full.keeper.step()
+    assert full.taken == []
+    other.keeper.step()
+    assert [taken.id for taken in other.taken] == [run.id]
+
+
+def test_one_heartbeat_renews_all_that_is_held(store, clock):
+    busy, other = Node(store, clock), Node(store, clock)
+    runs = [busy.hold(running=n % 2 == 0, name=f"job{n}") for n in range(50)]
+    pass_time(clock, 3 * LEASE_S, busy, other)
+    states = {busy.run_of(run, limit=100).state for run in runs}
+    assert states == {State.RUNNING, State.CLAIMED}

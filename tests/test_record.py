@@ -264,6 +264,18 @@ def test_observers_see_the_run_as_it_stands_after_the_commit(store):
         assert queries.history(connection) == [seen]
 
 
+def test_there_is_room_for_twice_the_free_workers_and_for_none_after_the_close(store):
+    rig = Rig(store, *[make_plan(f"job{n}") for n in range(4)], size=10)
+    assert rig.recorder.room() == 20
+    rig.tick(0.9)
+    assert rig.recorder.room() == 16  # four wait for their time
+    rig.clock.advance(0.1)
+    rig.recorder.step()
+    assert rig.recorder.room() == 12  # four run
+    rig.recorder.close()
+    assert rig.recorder.room() == 0
+
+
 def test_after_close_nothing_is_gated_and_the_unstarted_come_back(store):
     rig = Rig(store, make_plan("a"), make_plan("b"), size=1)
     rig.tick()

@@ -428,6 +428,22 @@ def test_a_runtime_can_be_started_again(load):
     assert [run.state for run in runtime.history()] == [State.SUCCEEDED] * 2
 
 
+def test_what_was_claimed_and_not_started_is_given_back_at_the_stop(load):
+    watch = Watch()
+    jobs = "from systemprompt_jobs import job\n" + "".join(
+        f"@job(schedule='* * * * * *', name='s{n}')\ndef s{n}(): began.wait(0.4)\n"
+        for n in range(30)
+    )
+    runtime = load("{extension: jobs, job: s1}", watch=watch, more="  workers: 1\n",
+                   jobs=f"import threading\nbegan = threading.Event()\n{jobs}")  # fmt: skip
+    runtime.start()
+    watch.until("run_started")
+    runtime.stop()
+    states = {run.state for run in runtime.history(limit=1000)}
+    assert State.PENDING in states
+    assert states <= {State.PENDING, State.SUCCEEDED, State.SKIPPED}
+
+
 def test_a_start_that_fails_leaves_nothing_behind_and_can_be_tried_again(load, monkeypatch):
     from systemprompt_jobs._keep import Keeper
     from systemprompt_jobs.errors import StoreError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, create_engine, event, inspect, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..errors import StoreError, StoreUnusableError
 from .schema import schema_version
@@ -134,8 +135,10 @@ class Store:
             raise _explain(error.orig, self.label) from error
         except sqlite3.Error as error:  # while connecting
             raise _explain(error, self.label) from error
-        except SQLAlchemyError as error:
-            raise StoreError(f"the database {self.label} failed: {error}") from error
+        except PoolTimeoutError as error:
+            raise StoreError(
+                f"the database {self.label} has no free connection: {error}"
+            ) from error
 
 
 def _file(url: URL) -> Path:

@@ -269,7 +269,7 @@ def renew(connection: Connection, held: Sequence[tuple[int, int]], lease_until: 
             .where(
                 run.c.id == bindparam("key"),
                 run.c.fence == bindparam("key_fence"),
-                run.c.state.in_(HELD),
+                HELD,
             )
             .values(lease_until=lease_until),
             [{"key": id_, "key_fence": fence} for id_, fence in held],
@@ -349,7 +349,7 @@ def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int
         (row.id, row.fence, row.lease_until)
         for row in connection.execute(
             held.where(
-                run.c.state.in_(HELD),
+                HELD,
                 or_(
                     run.c.lease_until < lease_now,
                     and_(node.c.boot.is_not(None), node.c.boot != boot),
@@ -374,7 +374,7 @@ def rescue(
     lost = [
         replace(r, state=State.LOST, finished=now, error="its node died or was cut off")
         for r in dead
-        if r not in unstarted and r.state in HELD
+        if r not in unstarted and r.state in {State.CLAIMED, State.RUNNING}
     ]
     if lost:
         connection.execute(
