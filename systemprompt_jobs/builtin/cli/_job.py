@@ -13,7 +13,6 @@ from ._text import indented, many_lines, one_line, say
 from ._times import instant, now, relative
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from systemprompt_jobs import Run, Runtime
     from systemprompt_jobs.model import Plan, Source
@@ -54,14 +53,14 @@ def show_job(runtime: Runtime, plan: Plan) -> None:
     )
     show_degraded([plan.problem] if plan.problem else [])
     say("")
-    show_table(_VALUES, [*_values(plan, runtime.project.root), _start_up(plan)])
+    show_table(_VALUES, [*_values(plan), _start_up(plan)])
     _show_ticks(plan)
     _show_runs(runtime, plan)
 
 
-def _values(plan: Plan, root: Path) -> list[tuple[str, str, str]]:
+def _values(plan: Plan) -> list[tuple[str, str, str]]:
     return [
-        (name, str(masked(sources[-1].value)), _set_by(sources[-1], root))
+        (name, str(masked(sources[-1].value)), _set_by(sources[-1]))
         for name, sources in plan.sources.items()
     ]
 
@@ -72,12 +71,12 @@ def _start_up(plan: Plan) -> tuple[str, str, str]:
     return "run_on_startup", str(plan.starts_up), reason or f"@job(run_on_startup={declared})"
 
 
-def _set_by(source: Source, root: Path) -> str:
+def _set_by(source: Source) -> str:
+    """Return the layer and its line; `--json` has whole paths."""
     place = source.place
     if place.file is None:
         return source.layer
-    file = place.file.relative_to(root) if place.file.is_relative_to(root) else place.file
-    where = f"{file}:{place.line}" if place.line else str(file)
+    where = f"{place.file.name}:{place.line}"
     return f"@job at {where}" if source.layer == "job" else where
 
 
