@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .. import hookspecs
+from .._parameters import near
 from ..errors import UsageError
 from ..model import Extension, Place, Problem
 
@@ -105,7 +105,7 @@ def named(plugin: object, candidates: Sequence[Candidate]) -> Candidate:
         if plugin in {candidate.name, candidate.extension.module}:
             return candidate
     if not _is_module(plugin):
-        hint = _near(plugin, [candidate.name for candidate in candidates])
+        hint = near(plugin, [candidate.name for candidate in candidates])
         hint = f"; {hint}" if hint else ""
         raise UsageError(f"--plugin {plugin}: no plugin or module has this name{hint}")
     name = plugin.rpartition(".")[2].lower()
@@ -156,9 +156,4 @@ def unknown_allowed(allowed: str | None, candidates: Sequence[Candidate]) -> Ite
     for name in _split(allowed or ""):
         if name not in known:
             reason = "SYSTEMPROMPT_PLUGINS names a plugin that is not installed"
-            yield Problem(name, reason, remedy=_near(name, known) or "install it or drop the name")
-
-
-def _near(text: str, known: Sequence[str] | set[str]) -> str:
-    matches = difflib.get_close_matches(text, list(known), 1)
-    return f"did you mean {matches[0]!r}?" if matches else ""
+            yield Problem(name, reason, remedy=near(name, known) or "install it or drop the name")

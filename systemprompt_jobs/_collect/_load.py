@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -16,6 +15,7 @@ import pluggy
 
 from .. import hookspecs
 from .._declare import JobExtension
+from .._parameters import near
 from ..errors import text_of
 from ..model import Place, Problem
 from ._find import Unusable
@@ -149,8 +149,7 @@ def _check_hook(
     if hook not in known:
         if options.get("optionalhook"):
             return
-        near = difflib.get_close_matches(hook, known, 1)
-        remedy = f"did you mean {near[0]!r}?" if near else "docs/reference/hooks.md lists all"
+        remedy = near(hook, known) or "docs/reference/hooks.md lists all"
         raise Unusable(f"there is no hook {hook!r}", place, remedy)
     spec = getattr(manager.hook, hook).spec
     if (options.get("wrapper") or options.get("hookwrapper")) and not spec.opts["firstresult"]:
