@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
@@ -162,6 +163,10 @@ class Recorder:
         for run in started:
             self._start(run)
         self._observe(reports, ended, started, skipped)
+        kept = {run.id for run in started + skipped}
+        for run in ready:
+            if run.id not in kept:  # rescued from this node before it could start
+                self._ended(replace(run, state=State.PENDING, node=""))
 
     def _observe(
         self,
@@ -175,6 +180,7 @@ class Recorder:
             run_now = accepted.pop((run.id, run.fence), None)
             if run_now is None:
                 self._observer.put("run_fenced", run=run, report=report)
+                self._ended(replace(run, state=State.LOST, error="it was taken from this node"))
                 continue
             self._observer.put(f"run_{report.outcome}", run=run_now, report=report)
             self._observer.put("run_finished", run=run_now, report=report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from systemprompt_jobs._record import WINDOW_S, Recorder
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, slot
+from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import Overlap, State
 from tests.support import START, Calls, ManualClock, make_plan, report
@@ -305,3 +307,28 @@ def test_of_two_reports_for_one_run_the_first_counts(store):
     rig.recorder.step()
     assert rig.states() == [State.CANCELLED]
     assert rig.calls.names()[1:] == ["run_cancelled", "run_finished", "run_fenced"]
+
+
+def test_a_late_report_of_an_old_fence_does_not_hide_that_of_the_new_one(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    (old,) = rig.started
+    with store.write() as connection:
+        connection.execute(run_table.update().values(fence=2))
+    new = replace(old, fence=2)
+    rig.finish(old, new)
+    assert rig.states() == [State.SUCCEEDED]
+    assert rig.calls.names()[1:] == ["run_fenced", "run_succeeded", "run_finished"]
+
+
+def test_whoever_waits_for_a_run_is_told_when_it_was_taken_away(store):
+    rig = Rig(store, make_plan("a"), make_plan("b"))
+    rig.clock.advance(1)
+    rig.claimer.step()
+    with store.write() as connection:
+        run_rows.give_back(connection, [(1, 1)], rig.clock.now())
+    rig.recorder.step()
+    with store.write() as connection:
+        run_rows.rescue(connection, {(2, 1, 0)}, rig.clock.now())
+    rig.finish(*rig.started)
+    assert [(run.id, run.state) for run in rig.ended] == [(1, State.PENDING), (2, State.LOST)]

@@ -177,14 +177,14 @@ def finish(connection: Connection, reports: Sequence[tuple[Run, Report]]) -> lis
     too late.
     """
     found = lock(connection, (r.id for r, _ in reports))
-    first = {r.id: report for r, report in reversed(reports)}
+    first = {(r.id, r.fence): report for r, report in reversed(reports)}
     ended = [
         (_ended(r, report), report)
         for r, report in reports
         if r.id in found
         and found[r.id].state is State.RUNNING
         and found[r.id].fence == r.fence
-        and report is first[r.id]
+        and report is first[r.id, r.fence]
     ]
     if ended:
         connection.execute(
