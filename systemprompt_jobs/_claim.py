@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._calendar import splay
 from ._schedule import Agenda, Decision, Stretch, decide
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
@@ -41,10 +42,11 @@ _BATCH = 1000
 """Jobs per claiming transaction."""
 
 
-def fingerprint(schedule: Schedule | None, timezone: str, overlap: str) -> str:
+def fingerprint(plan: Plan) -> str:
     """Return what two plans share exactly when they have the same ticks and policies."""
-    text = f"{schedule.text if schedule else ''}|{timezone}|{overlap}|{_zone_data_version()}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    schedule = plan.schedule.text if plan.schedule else ""
+    parts = (schedule, plan.timezone, plan.overlap, plan.splay, _zone_data_version())
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
 @functools.cache
@@ -75,10 +77,7 @@ class Claimer:
     ) -> None:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
-        self._fingerprints = {
-            plan.id: fingerprint(plan.schedule, plan.timezone, plan.overlap)
-            for plan in self._plans.values()
-        }
+        self._fingerprints = {plan.id: fingerprint(plan) for plan in self._plans.values()}
         self._node = node
         self._clock = clock
         self._lease_until = lease_until
@@ -210,7 +209,7 @@ class Claimer:
         runs = run_rows.add(
             connection,
             [
-                self._claimed(self._plans[id_], f"t:{micros(decision.run)}", decision.run, now)
+                self._claimed(self._plans[id_], decision.run, decision.next, now)
                 for id_, decision in decisions.items()
                 if decision.run is not None
             ],
@@ -233,12 +232,14 @@ class Claimer:
         return runs + missed
 
     def _claimed(
-        self, plan: Plan, key: str, tick: datetime | None, now: datetime
+        self, plan: Plan, tick: datetime, following: datetime | None, now: datetime
     ) -> dict[str, Any]:
-        values = run_values(plan, key, Trigger.SCHEDULE, now)
+        values = run_values(plan, f"t:{micros(tick)}", Trigger.SCHEDULE, now)
+        limit = min(plan.splay, following - tick) if following else plan.splay
         return {
             **values,
             "tick_at": tick,
+            "available_at": tick + splay(plan.id, tick, limit),
             "node": self._node.id,
             "lease_until": self._lease_until(),
         }
@@ -267,6 +268,7 @@ def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[st
         "state": State.CLAIMED,
         "reason": "",
         "tick_at": None,
+        "available_at": now,
         "last_tick": None,
         "count": 1,
         "node": "",
@@ -274,7 +276,7 @@ def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[st
         "parameters": dict(plan.parameters),
         "enforce": plan.enforce,
         "overlap": plan.overlap,
-        "fingerprint": fingerprint(plan.schedule, plan.timezone, plan.overlap),
+        "fingerprint": fingerprint(plan),
         "distribution": plan.extension.distribution,
         "version": plan.extension.version,
         "created": now,

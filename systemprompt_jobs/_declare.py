@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -33,6 +34,7 @@ def job(
     parameters: Mapping[str, Any] = EMPTY,
     aliases: Iterable[str] = (),
     overlap: str = "skip",
+    splay: str | timedelta = "0s",
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
 
@@ -50,6 +52,7 @@ def job(
     parameters: Mapping[str, Any] = EMPTY,
     aliases: Iterable[str] = (),
     overlap: str = "skip",
+    splay: str | timedelta = "0s",
 ) -> Job[P, R] | Callable[[Callable[P, R]], Job[P, R]]:
     """Declare a function as a job.
 
@@ -66,6 +69,8 @@ def job(
     - `parameters`: defaults for keyword-only arguments, as plain YAML-like values.
     - `aliases`: former names, whose configuration still applies.
     - `overlap`: `"skip"` a run while the previous one still runs, or `"allow"` both.
+    - `splay`: delay each tick by less than this (`"5m"` or a timedelta), always the same for one
+      job and tick, so that jobs of one schedule do not all start together.
 
     Raises TypeError for an argument of the wrong type and for methods. Wrong values (a schedule
     that does not parse, say) degrade this one job when plugins are collected.
@@ -87,6 +92,7 @@ def job(
             parameters=MappingProxyType(dict(_typed("parameters", parameters, Mapping))),
             aliases=_strings("aliases", aliases),
             overlap=_overlap(overlap),
+            splay=_typed("splay", splay, (str, timedelta)),
         )
 
     return declare if function is None else declare(function)

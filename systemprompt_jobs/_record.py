@@ -65,7 +65,7 @@ class Recorder:
         self._wake = wake
         self._lock = threading.Lock()
         self._order = count()
-        self._waiting: list[tuple[datetime, int, Run]] = []  # a heap, by tick
+        self._waiting: list[tuple[datetime, int, Run]] = []  # a heap, by due time
         self._gating: list[Run] = []
         self._started: dict[int, Run] = {}  # gated, and not yet reported
         self._reports: deque[tuple[Run, Report]] = deque()
@@ -78,7 +78,7 @@ class Recorder:
         """Take runs that this node has claimed."""
         with self._lock:
             for run in runs:
-                heapq.heappush(self._waiting, (run.tick or _ALWAYS, next(self._order), run))
+                heapq.heappush(self._waiting, (run.due or _ALWAYS, next(self._order), run))
         self._wake()
 
     def began(self) -> None:

@@ -71,6 +71,7 @@ class Job(Generic[P, R_co]):
     parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     aliases: tuple[str, ...] = ()
     overlap: Overlap = Overlap.SKIP
+    splay: str | timedelta = "0s"
 
     def __post_init__(self) -> None:
         # What functools.update_wrapper does, past the frozen __setattr__.
@@ -220,6 +221,7 @@ class Plan:
     timezone: str
     starts_up: bool
     overlap: Overlap
+    splay: timedelta
     enforce: bool
     parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     config: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
@@ -243,7 +245,8 @@ class Node:
 class Run:
     """One intended execution, or one stretch of ticks that never ran.
 
-    Instants are aware UTC. `tick` is None for start-up and manual runs. A `missed` row, and a
+    Instants are aware UTC. `tick` is None for start-up and manual runs; `due` is when the run may
+    start, which for a tick is the tick plus its splay. A `missed` row, and a
     `skipped` one that was never claimed, covers `count` ticks from `tick` to `last_tick`.
     `attempt` counts from 1 once the function was started. `fence` grows with each claim.
     """
@@ -253,6 +256,7 @@ class Run:
     trigger: Trigger
     state: State
     tick: datetime | None = None
+    due: datetime | None = None
     last_tick: datetime | None = None
     count: int = 1
     reason: str = ""

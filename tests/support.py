@@ -65,6 +65,7 @@ def make_plan(
         "timezone": "UTC",
         "starts_up": False,
         "overlap": Overlap.SKIP,
+        "splay": timedelta(),
         "enforce": False,
     }
     collected = CollectedJob(Extension(extension, extension), make_job(name))

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from systemprompt_jobs import _runtime
-from systemprompt_jobs._calendar import cron, parse
+from systemprompt_jobs._calendar import cron, parse, splay
 from systemprompt_jobs._claim import AHEAD, Claimer
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import queries
@@ -202,6 +202,7 @@ def test_a_plan_that_another_node_replaced_is_not_claimed_any_more(store, clock)
         {"schedule": "0 * * * * *"},
         {"timezone": "Europe/Berlin"},
         {"overlap": Overlap.ALLOW},
+        {"splay": timedelta(seconds=9)},
     ],
 )
 def test_each_part_of_a_plan_that_decides_ticks_is_in_its_fingerprint(store, clock, other):
@@ -316,3 +317,23 @@ def test_a_plugins_schedule_that_raises_stops_its_own_job_alone(store, clock):
     (problem,) = scheduler.failed
     assert problem.culprit == "ext:moody"
     assert "ZeroDivisionError: moody" in problem.reason
+
+
+def test_splay_delays_a_tick_by_the_same_amount_on_every_node_and_never_changes_it(store, clock):
+    plans = [make_plan(f"job{n}", "0 * * * * *", splay=timedelta(seconds=30)) for n in range(50)]
+    scheduler = Scheduler(store, clock, *plans).install()
+    clock.advance(60)
+    scheduler.claimer.step()
+    minute = START + timedelta(minutes=1)
+    assert {run.tick for run in scheduler.taken} == {minute}
+    delays = {run.job_id: run.due - minute for run in scheduler.taken}
+    assert delays == {p.id: splay(p.id, minute, timedelta(seconds=30)) for p in plans}
+    assert all(timedelta() <= delay < timedelta(seconds=30) for delay in delays.values())
+    assert len(set(delays.values())) == 50
+
+
+def test_splay_never_reaches_the_next_tick(store, clock):
+    plans = [make_plan(f"job{n}", splay=timedelta(hours=1)) for n in range(50)]
+    scheduler = Scheduler(store, clock, *plans).install()
+    scheduler.second()
+    assert all(run.tick <= run.due < run.tick + SECOND for run in scheduler.taken)

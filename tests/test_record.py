@@ -332,3 +332,24 @@ def test_whoever_waits_for_a_run_is_told_when_it_was_taken_away(store):
         run_rows.rescue(connection, {(2, 1, 0)}, rig.clock.now())
     rig.finish(*rig.started)
     assert [(run.id, run.state) for run in rig.ended] == [(1, State.PENDING), (2, State.LOST)]
+
+
+def test_a_splayed_run_starts_when_it_is_due_and_keeps_that_time_when_given_back(store):
+    rig = Rig(store, make_plan(schedule="0 * * * * *", splay=timedelta(seconds=30)))
+    rig.tick(60)
+    assert rig.started == []
+    (run,) = rig.recorder.close()
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence)], rig.clock.now())
+        assert run_rows.take_pending(connection, [run.job_id], "n", rig.clock.now(), 0, 9) == []
+        (again,) = run_rows.take_pending(connection, [run.job_id], "n", run.due, 0, 9)
+    assert again.due == run.due > run.tick
+
+
+def test_a_splayed_run_waits_for_its_own_time(store):
+    rig = Rig(store, make_plan(schedule="0 * * * * *", splay=timedelta(seconds=30)))
+    rig.tick(60)
+    rig.clock.advance(30)
+    rig.recorder.step()
+    (run,) = rig.started
+    assert run.started >= run.due

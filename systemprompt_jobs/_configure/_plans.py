@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .. import _parameters
+from .. import _durations, _parameters
 from .._calendar import check_zone
 from ..errors import ConfigurationError, ParameterError, ScheduleError
 from ..model import EMPTY, Overlap, Plan, Problem, Source
@@ -85,6 +85,7 @@ class _Draft:
         enabled = self._last("enabled")
         starts_up = self._job.run_on_startup and enabled and self._enabled_by_operations()
         parameters = self._parameters(needed=enabled and (schedule is not None or starts_up))
+        splay = self._duration("splay")
         own = [Problem(self.id, flaw, self._job.place) for flaw in self.flaws]
         return Plan(
             id=self.id,
@@ -95,6 +96,7 @@ class _Draft:
             timezone=zone,
             starts_up=starts_up,
             overlap=Overlap(self._last("overlap")),
+            splay=splay,
             enforce=self._last("enforce"),
             parameters=MappingProxyType(parameters),
             config=self._settings.extensions.get(self._collected.extension.name, EMPTY),
@@ -112,6 +114,7 @@ class _Draft:
         yield "timezone", (*self._settings.sources["timezone"], *zones)
         yield "enforce", (Source(value=False, layer="default"),)
         yield "overlap", (self._declare(str(job.overlap)),)
+        yield "splay", (self._declare(job.splay),)
         for name, value in job.parameters.items():
             yield f"{_PARAMETER}{name}", (self._declare(value),)
 
@@ -140,6 +143,13 @@ class _Draft:
 
     def _last(self, key: str) -> Any:
         return self._sources[key][-1].value
+
+    def _duration(self, key: str) -> timedelta:
+        try:
+            return _durations.parse(self._last(key))
+        except ValueError as error:
+            self._flaw(key, error)
+            return timedelta()
 
     def _enabled_by_operations(self) -> bool:
         return any(

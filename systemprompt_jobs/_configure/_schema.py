@@ -105,6 +105,7 @@ class JobEntry(BaseModel):
     parameters: dict[str, Any] | None = None
     enforce: Flag | None = None
     overlap: Literal["skip", "allow"] | None = None
+    splay: Duration | None = None
 
 
 def check(

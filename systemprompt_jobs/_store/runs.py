@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, delete, or_, select, update
+from sqlalchemy import and_, bindparam, delete, func, or_, select, update
 
 from ..model import Overlap, Report, Run, State, Trigger
 from ._dialect import chunks, insert
@@ -26,6 +26,7 @@ _RUN_COLUMNS = (
     run.c.trigger,
     run.c.state,
     run.c.tick_at,
+    run.c.available_at,
     run.c.last_tick,
     run.c.count,
     run.c.reason,
@@ -291,7 +292,7 @@ def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: date
                 fence=run.c.fence + 1,
                 node="",
                 lease_until=None,
-                available_at=now,
+                available_at=func.coalesce(run.c.available_at, now),
             ),
             [{"key": id_, "key_fence": fence} for id_, fence in runs],
         )

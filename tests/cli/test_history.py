@@ -29,7 +29,18 @@ def test_newest_first(ran):
 def test_json_has_the_documented_shape(ran):
     run = ran("history", "--json").json["runs"][1]
     assert run.keys() == {
-        *("id", "job", "state", "reason", "trigger", "tick", "last_tick", "count", "attempt"),
+        *(
+            "id",
+            "job",
+            "state",
+            "reason",
+            "trigger",
+            "tick",
+            "due",
+            "last_tick",
+            "count",
+            "attempt",
+        ),
         *("node", "parameters", "enforce", "created", "started", "finished", "duration_s"),
         *("message", "processed", "failed", "error", "distribution", "version"),
     }

@@ -21,6 +21,7 @@ SHAPE = {
     "listed": bool,
     "enforce": bool,
     "overlap": str,
+    "splay_s": float,
     "parameters": dict,
     "condition": str,
     "degraded": (str, type(None)),

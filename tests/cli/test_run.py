@@ -41,7 +41,18 @@ def test_json_has_one_shape_for_all_and_nothing_else_on_stdout(jobs):
         failed.keys()
         == greeted.keys()
         == {
-            *("id", "job", "state", "reason", "trigger", "tick", "last_tick", "count", "attempt"),
+            *(
+                "id",
+                "job",
+                "state",
+                "reason",
+                "trigger",
+                "tick",
+                "due",
+                "last_tick",
+                "count",
+                "attempt",
+            ),
             *("node", "parameters", "enforce", "created", "started", "finished", "duration_s"),
             *("message", "processed", "failed", "error", "distribution", "version", "traceback"),
         }

@@ -31,6 +31,7 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
         "timezone": (Source("UTC", "default"),),
         "enforce": (Source(False, "default"),),
         "overlap": (Source("skip", "job", by_job),),
+        "splay": (Source("0s", "job", by_job),),
         "parameters.limit": (Source(5, "job", by_job),),
     }
 
@@ -293,6 +294,7 @@ def typed(*, n: int = 1, when: timedelta = timedelta(1)): ...
     ("function", "arguments", "reason"),
     [
         (typed, {"schedule": "* * * * *"}, "schedule '* * * * *': 5 fields given"),
+        (typed, {"splay": "soon"}, "splay: "),
         (typed, {"timezone": "Nowhere"}, "timezone 'Nowhere': no such zone"),
         (typed, {"parameters": {"n": "x"}}, 'n: "x" does not fit int'),
         (typed, {"parameters": {"m": 1}}, '"m" is no parameter'),
@@ -363,3 +365,13 @@ def test_a_missing_parameter_degrades_what_the_scheduler_would_start(
     problem = folder.plans(make_collection(needs))["shop:needs"].problem
     reason = "parameters without a value: n; set them in config.yaml"
     assert problem == (Problem("shop:needs", reason, needs.place) if missing else None)
+
+
+def test_splay_is_layered_like_every_value(folder, make_collection):
+    @job(schedule="0 0 * * * *", splay="5m")
+    def cleanup(): ...
+
+    collection = make_collection(cleanup)
+    assert folder.plans(collection)["shop:cleanup"].splay == timedelta(minutes=5)
+    folder.write(config=entries("{extension: shop, job: cleanup, splay: 90}"))
+    assert folder.plans(collection)["shop:cleanup"].splay == timedelta(seconds=90)
