@@ -51,9 +51,9 @@ class Resources:
 
     def container(self) -> svcs.Container:
         """Return a container for one run, to be used as a context manager."""
-        import svcs
+        from ._services import RunServices
 
-        return svcs.Container(self.registry)
+        return RunServices(self.registry)
 
     def close(self) -> None:
         """Give back every connection and close the services that live as long as the runtime."""

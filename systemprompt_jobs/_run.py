@@ -42,11 +42,21 @@ class _Outcome:
     traceback: str = ""
 
 
+class _DeclaredFailure(Exception):  # noqa: N818  # it is no error, it carries a result
+    """The job returned `JobResult.failure()`."""
+
+    def __init__(self, result: JobResult) -> None:
+        super().__init__(result.message)
+        self.result = result
+
+
 def attempt(plan: Plan, run: Run, resources: Resources, now: Callable[[], datetime]) -> Report:
     """Call the job's function for this run and report what came of it. Raises nothing."""
     started = now()
     try:
         outcome = _judge(_call(plan, run, resources), run)
+    except _DeclaredFailure as failure:
+        outcome = _judge(failure.result, run)
     except BaseException as error:  # noqa: BLE001  # sys.exit() ends a run, not the worker
         outcome = _failure(plan.job, error)
     return Report(
@@ -73,11 +83,14 @@ def _call(plan: Plan, run: Run, resources: Resources) -> object:
             services=services,
         )
         arguments = (context,) if _parameters.takes_context(plan.job) else ()
-        if not plan.job.is_async:
-            return plan.job.function(*arguments, **parameters)
-        import asyncio
+        result = plan.job.function(*arguments, **parameters)
+        if plan.job.is_async:
+            import asyncio
 
-        return asyncio.run(plan.job.function(*arguments, **parameters))
+            result = asyncio.run(result)
+        if isinstance(result, JobResult) and not result.ok:
+            raise _DeclaredFailure(result)  # so that services see that the job has failed
+        return result
 
 
 def _judge(result: object, run: Run) -> _Outcome:

@@ -250,11 +250,10 @@ class Runtime:
         return self._live
 
     def _new_resources(self) -> Resources:
-        import svcs
-
         from ._context import Resources
+        from ._services import ServiceRegistry
 
-        registry = svcs.Registry()
+        registry = ServiceRegistry()
         plugins = {
             i.plugin: i.plugin_name for i in self._manager.hook.register_services.get_hookimpls()
         }
