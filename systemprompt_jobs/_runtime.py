@@ -111,7 +111,7 @@ class Runtime:
         found = dict(self.collection.degraded)
         if not isinstance(self._plans, ConfigurationError):
             found |= {plan.id: plan.problem for plan in self._plans if plan.problem}
-        return tuple(found.values())
+        return tuple(sorted(found.values(), key=_file_order))
 
     def parse(self, text: str, timezone: str) -> Schedule:
         """Return the schedule of a text: cron, or what a plugin makes of `scheme: text`.
@@ -385,6 +385,10 @@ class Runtime:
             return False
         self._store.check()
         return True
+
+
+def _file_order(problem: Problem) -> tuple[str, int]:
+    return str(problem.place.file or ""), problem.place.line or 0
 
 
 def _names(plan: Plan) -> set[str]:

@@ -73,7 +73,9 @@ def test_a_job_that_is_gone_keeps_its_history(ran, project, name):
 def test_an_unknown_job_is_wrong_use(ran):
     answer = ran("history", "--job", "fial")
     assert answer.code == 2
-    assert answer.err.startswith("error: there is no job 'fial'")
+    assert answer.err == (
+        "error: no job 'fial' is installed or in the history; did you mean fail or jobs:fail?\n"
+    )
 
 
 def test_an_unknown_state_is_wrong_use_and_a_near_one_is_named(ran):

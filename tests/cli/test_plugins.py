@@ -12,6 +12,7 @@ def test_json_has_the_documented_shape(jobs, project):
         "version": "",
         "source": "local",
         "module": str(project / "jobs.py"),
+        "degraded_jobs": 0,
         "jobs": 3,
         "state": "ok",
         "reason": "",

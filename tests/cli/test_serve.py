@@ -64,7 +64,8 @@ def test_a_second_signal_leaves_at_once(started, waiting):
 def test_without_a_project_it_refuses(started):
     answer = started("infra", "jobs", "serve").end()
     assert answer.code == 2
-    assert answer.err.startswith("error: no project here: `systemprompt infra jobs init DIR`")
+    assert "it has neither services/scheduler/config.yaml nor profile.yaml" in answer.err
+    assert "`systemprompt infra jobs init DIR` makes one" in answer.err
 
 
 def test_wrong_configuration_is_exit_2_with_all_mistakes(started, new_project):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from systemprompt_jobs.errors import UnknownJobError
+from systemprompt_jobs.errors import UnknownJobError, UsageError
 
 from ._lazy import near
 from ._options import as_json
@@ -77,4 +77,7 @@ def find_id(runtime: Runtime, name: str) -> str:
     except UnknownJobError:
         if len(gone) == 1:
             return gone[0]
-        raise
+        names = {*known, *(id_.partition(":")[2] for id_ in known)}
+        raise UsageError(
+            f"no job {name!r} is installed or in the history; {near(name, names)}"
+        ) from None

@@ -95,7 +95,9 @@ def _for_people(stream: TextIO) -> list[Processor]:
         structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%SZ", utc=True),
         _printable,
         structlog.dev.ConsoleRenderer(
-            colors=stream.isatty() and not os.environ.get("NO_COLOR"), pad_event_to=20
+            colors=stream.isatty() and not os.environ.get("NO_COLOR"),
+            pad_event_to=20,
+            sort_keys=False,
         ),
     ]
 
@@ -109,7 +111,9 @@ def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 def _shown(key: str, value: Any) -> Any:
     if key == "exception":
         return many_lines(str(value))
-    return value if isinstance(value, int | float) else one_line(value)
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return value if isinstance(value, int) else one_line(value)
 
 
 def _leave_to_run(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -55,8 +55,13 @@ def _row(plugin: Mapping[str, Any]) -> tuple[Cell | str, ...]:
         plugin["version"] or "-",
         plugin["source"] or "-",
         str(plugin["jobs"]),
-        Cell(state, _STYLES[state]),
+        Cell(_state_words(plugin), _STYLES[state]),
     )
+
+
+def _state_words(plugin: Mapping[str, Any]) -> str:
+    ill, state = plugin["degraded_jobs"], plugin["state"]
+    return f"{ill} of {plugin['jobs']} degraded" if ill else str(state)
 
 
 def _plugins(runtime: Runtime) -> Iterator[dict[str, Any]]:
@@ -66,6 +71,7 @@ def _plugins(runtime: Runtime) -> Iterator[dict[str, Any]]:
     for extension in collection.extensions:
         own = [job.id for job in collection.jobs if job.extension is extension]
         ill = [problems.pop(key) for key in (extension.name, *own) if key in problems]
+        ill_jobs = [problem for problem in ill if problem.culprit in own]
         yield {
             "name": extension.name,
             "distribution": extension.distribution,
@@ -73,6 +79,7 @@ def _plugins(runtime: Runtime) -> Iterator[dict[str, Any]]:
             "source": extension.source,
             "module": extension.module,
             "jobs": len(own),
+            "degraded_jobs": len(ill_jobs),
             "state": "degraded" if ill else "ok",
             "reason": _reason(ill),
         }
@@ -84,7 +91,14 @@ def _plugins(runtime: Runtime) -> Iterator[dict[str, Any]]:
 
 def _unloaded(name: str, state: str, reason: str) -> dict[str, Any]:
     nothing = dict.fromkeys(("distribution", "version", "source", "module"), "")
-    return {"name": name, **nothing, "jobs": 0, "state": state, "reason": reason}
+    return {
+        "name": name,
+        **nothing,
+        "jobs": 0,
+        "degraded_jobs": 0,
+        "state": state,
+        "reason": reason,
+    }
 
 
 def _reason(problems: list[Problem]) -> str:

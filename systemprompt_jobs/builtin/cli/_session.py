@@ -54,7 +54,9 @@ class Session:
         runtime = self.runtime()
         if not runtime.project.found:
             raise UsageError(
-                "no project here: `systemprompt infra jobs init DIR` makes one, --root names one"
+                f"no project in {runtime.project.root}: it has neither "
+                "services/scheduler/config.yaml nor profile.yaml; "
+                "`systemprompt infra jobs init DIR` makes one, --root names one"
             )
         _ = runtime.plans  # raises what is wrong with the configuration
         if self.strict and runtime.degraded:
