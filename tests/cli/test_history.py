@@ -74,7 +74,7 @@ def test_an_unknown_job_is_wrong_use(ran):
     answer = ran("history", "--job", "fial")
     assert answer.code == 2
     assert answer.err == (
-        "error: no job 'fial' is installed or in the history; did you mean fail or jobs:fail?\n"
+        "error: no job 'fial' is installed or in the history; did you mean fail?\n"
     )
 
 
