@@ -55,13 +55,18 @@ def installed() -> Iterator[Candidate]:
 
 
 def _extension_of(entry_point: EntryPoint) -> Extension:
-    distribution = entry_point.dist
     return Extension(
         name=entry_point.name,
         module=entry_point.value,
-        distribution=(distribution and distribution.name) or "",  # None: half uninstalled
-        version=(distribution and distribution.version) or "",
+        distribution=_metadata(entry_point, "Name"),
+        version=_metadata(entry_point, "Version"),
     )
+
+
+def _metadata(entry_point: EntryPoint, field: str) -> str:
+    """Return a field of the distribution's metadata, empty where it is half uninstalled."""
+    metadata = entry_point.dist.metadata if entry_point.dist else None
+    return metadata[field] if metadata is not None and field in metadata else ""
 
 
 def local(file: Path) -> Candidate:
