@@ -1,0 +1,72 @@
+"""Processes die: at random, again and again, and at each place where dying could hurt."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+
+from tests.faults import checker
+from tests.faults.cluster import wait_for
+from tests.faults.node import PLACES
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_at_each_place(cluster, place):
+    dying = cluster.start(FAULTS_AT=f"{place}:3:SIGKILL")
+    other = cluster.start()
+    wait_for(lambda: not dying.alive, f"it comes to {place}")
+    assert dying.popen.returncode == -signal.SIGKILL
+    assert cluster.verdict() == []
+    assert other.end() == 0
+
+
+def test_three_nodes_killed_at_random_and_started_again(cluster):
+    chance = random.Random(4)  # the same kills each time
+    nodes = [cluster.start() for _ in range(3)]
+    for _ in range(5):
+        victim = nodes.pop(chance.randrange(3))
+        victim.end(signal.SIGKILL)
+        nodes.append(cluster.launch())
+        cluster.wait_for_starts(chance.randrange(1, 4))
+    cluster.ready(*nodes)
+    assert cluster.verdict() == []
+
+
+def test_all_nodes_killed_at_once_and_one_started_later(cluster):
+    for node in [cluster.start() for _ in range(2)]:
+        node.send(signal.SIGKILL)
+    settled = cluster.settled()
+    cluster.start()
+    assert cluster.verdict() == []
+    assert cluster.settled() > settled
+
+
+def test_nodes_told_to_stop_again_and_again_leave_nothing_behind(cluster):
+    keeping = cluster.start()
+    for _ in range(4):
+        passing = cluster.launch()
+        passing.wait_for("scheduler_started")
+        cluster.wait_for_starts(1)
+        assert passing.end() == 0
+    assert cluster.verdict() == []
+    assert keeping.end() == 0
+    assert not [row for row in cluster.rows() if row.state in {"claimed", "running"}]
+    assert "lost" not in {row.state for row in cluster.rows()}
+
+
+def test_three_nodes_start_together_on_an_empty_database(cluster):
+    nodes = [cluster.launch() for _ in range(3)]
+    cluster.ready(*nodes)
+    assert cluster.verdict() == []
+    assert [node.end() for node in nodes] == [0, 0, 0]
+
+
+def test_five_processes_of_one_host_share_the_ticks(cluster):
+    nodes = [cluster.launch() for _ in range(5)]
+    cluster.ready(*nodes)
+    cluster.wait_for_starts(8)
+    assert cluster.verdict() == []
+    everyone = checker.query(cluster.url, "SELECT id FROM jobs_node")
+    assert len(everyone) == 5

@@ -1,0 +1,369 @@
+"""Any order of events, and a crash or a lost answer between any two statements.
+
+Nodes without threads share a database and a clock; hypothesis decides who steps, what time it
+is and which statement fails. The checker judges after each step, and at the end a last node must
+bring every due tick to an end.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import svcs
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from sqlalchemy import event
+
+from systemprompt_jobs import JobContext, _node, job
+from systemprompt_jobs._calendar import parse
+from systemprompt_jobs._context import Resources
+from systemprompt_jobs._store import Store
+from systemprompt_jobs._store.schema import micros
+from systemprompt_jobs.errors import StoreError
+from systemprompt_jobs.model import Overlap
+from tests.faults import checker
+from tests.support import Calls, ManualClock, make_plan
+
+LEASE_S = 3.0
+JOBS = {"ext:each": "* * * * * *", "ext:third": "*/3 * * * * *"}
+
+
+class Crash(BaseException):
+    """The process is no more: nothing of it runs, not even an `except Exception`."""
+
+
+class FaultyStore(Store):
+    """A database that fails when told: before the n-th statement, or around a commit."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.statements = None
+        self.commits = None
+        self.error = StoreError("told to fail")
+
+    @contextmanager
+    def fault(self, kind, place):
+        """Break what happens inside, once: before statement number `place`, or at a commit."""
+        self.error = Crash() if kind == "crash" else StoreError("told to fail")
+        self.statements = place if isinstance(place, int) else None
+        self.commits = None if isinstance(place, int) else place
+        try:
+            yield
+        finally:
+            self.statements = self.commits = None
+
+    @contextmanager
+    def write(self):
+        with super().write() as connection:
+            yield connection
+            self._commit("before")
+        self._commit("after")
+
+    def _commit(self, when):
+        if self.commits == when:
+            self.commits = None
+            raise self.error
+
+    def _open(self):
+        if self._engine is None:
+            engine = super()._open()
+            event.listen(engine, "before_cursor_execute", self._count)
+            event.listen(engine, "connect", lambda c, _: c.execute("PRAGMA synchronous=OFF"))
+        return self._engine
+
+    def _count(self, *_):
+        if self.statements is not None:
+            self.statements -= 1
+            if self.statements < 0:
+                self.statements = None
+                raise self.error
+
+
+class StillLoop:
+    """A loop whose steps are made by hand."""
+
+    def __init__(self, name, step, clock): ...
+    def start(self): ...
+    def wake(self): ...
+    def stop(self): ...
+
+
+class Silent(Calls):
+    """An observer that nobody listens to."""
+
+    def __init__(self, manager):
+        super().__init__()
+
+    def start(self): ...
+    def drain(self, seconds): ...
+
+
+class Hands:
+    """An executor whose work is done when told; what a crash leaves here never starts.
+
+    It notes when a run was gated: the clock may be stepped before a worker is free.
+    """
+
+    size = 10
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.work = []
+
+    def submit(self, work):
+        self.work.append((self.clock.now(), work))
+
+    def close(self): ...
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_threads():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_node, "Loop", StillLoop)
+        patch.setattr(_node, "Observer", Silent)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _template(tmp_path_factory):
+    """Make one migrated database, to be copied for each example."""
+    World.template = tmp_path_factory.mktemp("template") / "jobs.db"
+    store = Store(f"sqlite:///{World.template}")
+    store.prepare()
+    store.close()
+    yield
+    del World.template
+
+
+FAULTS = st.tuples(
+    st.sampled_from(["crash", "error"]),
+    st.integers(0, 9) | st.sampled_from(["before", "after"]),
+)
+NO_FAULT = st.none()
+PICK = st.integers(0, 2)
+STAGES = ("_claimer", "_recorder", "_keeper")
+
+with_nodes = precondition(lambda self: self.nodes)
+
+
+class World(RuleBasedStateMachine):
+    """Up to three nodes, one clock, one file."""
+
+    template: Path
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="machine"))
+        shutil.copyfile(self.template, self.folder / "jobs.db")
+        self.url = f"sqlite:///{self.folder}/jobs.db"
+        self.clock = ManualClock()
+        self.nodes = {}
+        self.started = 0
+        self.effects = []
+        self.marks = []
+        self.since = None
+        self.gated = self.clock.now()
+        self.dies = False
+
+    # --- what happens ---
+
+    @initialize()
+    def begin(self):
+        self._start(0)
+
+    @precondition(lambda self: len(self.nodes) < 3)
+    @rule(fault=NO_FAULT | FAULTS)
+    def start(self, fault):
+        self._start(self.started, fault)
+
+    def _start(self, number, fault=None):
+        node = _node.LiveNode(
+            FaultyStore(self.url),
+            [self._plan(id_, cron) for id_, cron in JOBS.items()],
+            None,
+            Resources({}, svcs.Registry()),
+            Hands(self.clock),
+            self.clock,
+            LEASE_S,
+        )
+        self.started += 1
+        self.nodes[number] = node
+        self._do(number, lambda: node.start_ticking(parse, ()), fault, refused=self._stop)
+
+    @with_nodes
+    @rule(pick=PICK)
+    def a_second_as_it_should_be(self, pick):
+        self.clock.advance(1.0)
+        for stage in STAGES:
+            self._step(self._picked(pick), stage)
+
+    @with_nodes
+    @rule(pick=PICK, stage=st.sampled_from(STAGES), fault=NO_FAULT | FAULTS)
+    def step(self, pick, stage, fault):
+        self._step(self._picked(pick), stage, fault)
+
+    @with_nodes
+    @rule(pick=PICK, dies=st.sampled_from([False, False, False, True]))
+    def work(self, pick, dies):
+        """Let a worker run a function; it may be the last thing that its process does."""
+        number = self._picked(pick)
+        if self.nodes[number]._executor.work:
+            self.dies = dies
+            self._work(number)
+            self.dies = False
+            if dies:
+                self._bury(number)
+
+    @with_nodes
+    @rule(pick=PICK)
+    def kill(self, pick):
+        self._bury(self._picked(pick))
+
+    @with_nodes
+    @rule(pick=PICK, fault=NO_FAULT | FAULTS)
+    def stop(self, pick, fault):
+        """Tell a node to stop, with no time for what runs."""
+        number = self._picked(pick)
+        self._do(number, lambda: self.nodes[number].stop(0), fault)
+        self._bury(number)
+
+    @rule(seconds=st.sampled_from([0.1, 0.8, 1.0, LEASE_S / 3, LEASE_S + 1]))
+    def time_passes(self, seconds):
+        self.clock.advance(seconds)
+
+    @rule(seconds=st.sampled_from([-7.5, -2.0, 2.0, 7.5]))
+    def the_clock_is_stepped(self, seconds):
+        self.clock.step(seconds)
+
+    # --- how ---
+
+    def _picked(self, pick):
+        return sorted(self.nodes)[pick % len(self.nodes)]
+
+    def _step(self, number, stage, fault=None):
+        if number in self.nodes:
+            node = self.nodes[number]
+            self._do(number, lambda: getattr(node, stage).step(), fault)
+
+    def _work(self, number):
+        self.gated, work = self.nodes[number]._executor.work.pop(0)
+        work()
+
+    def _plan(self, id_, cron):
+        name = id_.partition(":")[2]
+
+        @job(name=name)
+        def function(ctx: JobContext):
+            self._note("START", ctx.run)
+            if not self.dies:
+                self._note("END", ctx.run)
+
+        overlap = Overlap.ALLOW if name == "each" else Overlap.SKIP
+        plan = make_plan(name, cron, overlap=overlap)
+        return replace(plan, job=function)
+
+    def _note(self, kind, run):
+        tick, wall = micros(run.tick), micros(self.gated)
+        self.effects.append(
+            checker.Effect(kind, run.job_id, tick, run.id, run.fence, pid=0, wall=wall)
+        )
+
+    def _do(self, number, action, fault, refused=None):
+        store = self.nodes[number]._store
+        try:
+            if fault is None:
+                action()
+            else:
+                with store.fault(*fault):
+                    action()
+        except StoreError:
+            if refused is not None:
+                refused(number)
+        except Crash:
+            self._bury(number)
+
+    def _stop(self, number):
+        """Do what `Runtime.start` does when it fails."""
+        self.nodes[number].stop(0)
+        self._bury(number)
+
+    def _bury(self, number):
+        node = self.nodes.pop(number, None)
+        if node is not None:
+            node._store.close()
+
+    # --- the verdict ---
+
+    @invariant()
+    def nothing_is_broken(self):
+        marks = checker.read_marks(self.url)
+        if not self.marks or marks != self.marks[-1]:
+            self.marks.append(marks)
+        found = checker.check(
+            JOBS, checker.read_rows(self.url), self.effects, since=0, until=0, marks=self.marks
+        )
+        assert found == []
+
+    @invariant()
+    def what_lies_behind_is_covered(self):
+        """From the first tick that a job was given to the newest that is settled: no gaps."""
+        if self.since is None:
+            sql = "SELECT min(next_tick), count(next_tick) FROM jobs_job"
+            first, installed = checker.query(self.url, sql)[0]
+            if installed < len(JOBS):
+                return
+            self.since = first - 1
+        rows = checker.read_rows(self.url)
+        for id_, cron in JOBS.items():
+            settled = self.marks[-1].get(id_, 0)
+            found = checker.check({id_: cron}, rows, [], since=self.since, until=settled)
+            assert [violation for violation in found if violation.invariant == "I1"] == []
+
+    def teardown(self):
+        try:
+            self._recover()
+        finally:
+            for number in [*self.nodes]:
+                self._bury(number)
+            shutil.rmtree(self.folder)
+
+    def _recover(self):
+        """Within 5/3 of a lease, and three seconds for what has piled up, one healthy node settles it all."""
+        for number in [*self.nodes]:
+            self._bury(number)
+        last = self.started
+        self._start(last)
+        behind = max(self.marks[-1].values(), default=0) - micros(self.clock.now())
+        self.clock.step(max(0, behind / checker.SECOND))  # the clock comes to where it had been
+        due = micros(self.clock.now())
+        for _ in range(round((LEASE_S * 5 / 3 + 3) / 0.25)):
+            self.clock.advance(0.25)
+            for stage in ("_claimer", "_keeper", "_recorder", "_recorder"):
+                self._step(last, stage)
+            while self.nodes[last]._executor.work:
+                self._work(last)
+            self._step(last, "_recorder")
+        since = due if self.since is None else self.since
+        rows = checker.read_rows(self.url)
+        assert checker.check(JOBS, rows, self.effects, since=since, until=due) == []
+
+
+World.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestWorld = World.TestCase
