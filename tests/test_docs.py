@@ -53,9 +53,11 @@ def broken_links(page):
         if ":" in file:
             continue  # another site
         there = (page.parent / file).resolve() if file else page
-        if not there.is_relative_to(ROOT) or not there.exists():
-            yield target
-        elif anchor and anchor not in anchors(there):
+        if (
+            not there.is_relative_to(ROOT)
+            or not there.exists()
+            or (anchor and anchor not in anchors(there))
+        ):
             yield target
 
 

@@ -39,13 +39,20 @@ _COLUMNS = (
 )
 
 
-def lock(connection: Connection, ids: Iterable[str]) -> dict[str, JobRow]:
-    """Read the rows of these jobs, locked until the transaction ends."""
+def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> dict[str, JobRow]:
+    """Read the rows of these jobs, locked until the transaction ends.
+
+    Rows that another transaction has locked are waited for, in one order for all, unless
+    `skip_locked`.
+    """
     return {
         row.id: JobRow(*row)
-        for some in chunks(ids)
+        for some in chunks(sorted(ids))
         for row in connection.execute(
-            select(*_COLUMNS).where(job.c.id.in_(some)).with_for_update(skip_locked=True)
+            select(*_COLUMNS)
+            .where(job.c.id.in_(some))
+            .order_by(job.c.id)
+            .with_for_update(skip_locked=skip_locked)
         )
     }
 

@@ -6,6 +6,7 @@ Every change of a held run names its fence, so that whoever holds an old one cha
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, or_, select, update
@@ -82,9 +83,9 @@ def lock(connection: Connection, ids: Iterable[int]) -> dict[int, Run]:
     """Read these runs, locked until the transaction ends."""
     return {
         row.id: to_run(row)
-        for some in chunks(ids)
+        for some in chunks(sorted(ids))  # one order for all, against deadlocks
         for row in connection.execute(
-            select(*_RUN_COLUMNS).where(run.c.id.in_(some)).with_for_update()
+            select(*_RUN_COLUMNS).where(run.c.id.in_(some)).order_by(run.c.id).with_for_update()
         )
     }
 
@@ -140,6 +141,7 @@ def _take_slots(connection: Connection, runs: Sequence[Run]) -> set[int]:
         return set()
     statement = insert(connection, slot).on_conflict_do_nothing().returning(slot.c.run_id)
     rows = [{"key": f"overlap:{r.job_id}", "n": 0, "run_id": r.id, "fence": r.fence} for r in runs]
+    rows.sort(key=itemgetter("key"))  # one order for all, against deadlocks
     return set(connection.execute(statement, rows).scalars())
 
 
@@ -272,7 +274,7 @@ def renew(connection: Connection, held: Sequence[tuple[int, int]], lease_until: 
                 HELD,
             )
             .values(lease_until=lease_until),
-            [{"key": id_, "key_fence": fence} for id_, fence in held],
+            [{"key": id_, "key_fence": fence} for id_, fence in sorted(held)],
         )
 
 

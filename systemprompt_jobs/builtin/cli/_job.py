@@ -13,7 +13,6 @@ from ._text import indented, many_lines, one_line, say
 from ._times import instant, now, relative
 
 if TYPE_CHECKING:
-
     from systemprompt_jobs import Run, Runtime
     from systemprompt_jobs.model import Plan, Source
 
