@@ -42,6 +42,11 @@ def micros(instant: datetime) -> int:
     return (instant - EPOCH) // MICROSECOND
 
 
+def instant(value: int | None) -> datetime | None:
+    """Return the aware datetime of whole microseconds since the epoch."""
+    return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware UTC datetime, stored as whole microseconds since the epoch."""
 
@@ -54,7 +59,7 @@ class Instant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Return the aware datetime that was stored."""
-        return None if value is None else EPOCH + timedelta(microseconds=value)
+        return instant(value)
 
 
 class Microseconds(TypeDecorator[timedelta]):
