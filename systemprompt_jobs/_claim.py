@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from ._store import Store
+    from ._store import Store, StoreClock
     from ._store.jobs import JobRow
-    from .interfaces import Clock, Schedule
+    from .interfaces import Schedule
     from .model import Node, Plan, Run
 
 AHEAD = timedelta(milliseconds=250)
@@ -40,6 +40,9 @@ _LONGEST_WAIT_S = 1.0
 
 _BATCH = 1000
 """Jobs per claiming transaction."""
+
+_BUSY_WAIT_S = 0.05
+"""Look again this soon at jobs whose rows another node has just locked."""
 
 
 def fingerprint(plan: Plan) -> str:
@@ -70,7 +73,7 @@ class Claimer:
         store: Store,
         plans: Iterable[Plan],
         node: Node,
-        clock: Clock,
+        clock: StoreClock,
         lease_until: Callable[[], int],
         took: Callable[[list[Run]], None],
         failed: Callable[[Problem], None],
@@ -85,6 +88,7 @@ class Claimer:
         self._failed = failed
         self._agenda = Agenda()
         self._broken: set[str] = set()
+        self._busy = False
 
     def install(self, parse: Callable[[str, str], Schedule]) -> None:
         """Write this node's plans over those in the database and fill the agenda.
@@ -92,10 +96,10 @@ class Claimer:
         The ticks that were due under another plan are settled under that plan first, in the
         same transaction; `parse` reads its schedule.
         """
-        now = self._clock.now()
         with self._store.write() as connection:
+            now = self._clock.read(connection)
             job_rows.add_missing(connection, [self.row(plan) for plan in self._plans.values()])
-            rows = job_rows.lock(connection, self._plans)
+            rows = job_rows.lock(connection, self._plans, skip_locked=False)
             settled = {
                 id_: self._settle(row, parse, now)
                 for id_, row in rows.items()
@@ -157,20 +161,21 @@ class Claimer:
 
     def step(self) -> float | None:
         """Claim what is due; return the seconds until there may be more."""
-        now = self._clock.now()
-        due = self._agenda.due(now + AHEAD)
+        self._busy = False
+        due = self._agenda.due(self._clock.now() + AHEAD)
         for start in range(0, len(due), _BATCH):
-            self._took(self._claim(due[start : start + _BATCH], now))
+            self._took(self._claim(due[start : start + _BATCH]))
         first = self._agenda.first()
         if first is None:
             return None
         until = (first - AHEAD - self._clock.now()).total_seconds()
-        return min(max(until, 0.0), _LONGEST_WAIT_S)
+        return min(max(until, _BUSY_WAIT_S if self._busy else 0.0), _LONGEST_WAIT_S)
 
-    def _claim(self, due: Sequence[str], now: datetime) -> list[Run]:
+    def _claim(self, due: Sequence[str]) -> list[Run]:
         decisions: dict[str, Decision] = {}
         with self._store.write() as connection:
-            rows = job_rows.lock(connection, due)
+            rows = job_rows.lock(connection, due, skip_locked=True)
+            now = self._clock.read(connection)
             for id_ in due:
                 row = rows.get(id_)
                 if row and self._owns(row) and row.next_tick and row.next_tick <= now + AHEAD:
@@ -178,6 +183,7 @@ class Claimer:
                     if decision is not None:
                         decisions[id_] = decision
             claimed = self._record(connection, decisions, now)
+        self._busy |= len(rows) < len(due)
         for id_ in due:
             row = rows.get(id_)
             if id_ in decisions:

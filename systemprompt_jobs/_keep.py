@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ._clock import boot_id
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from ._observe import Observer
-    from ._store import Store
-    from .interfaces import Clock
+    from ._store import Store, StoreClock
     from .model import Node, Run
 
 _PENDING_EVERY_S = 1.0
+
+_MAX_OFFSET = timedelta(seconds=1)
 
 
 class Keeper:
@@ -31,7 +33,7 @@ class Keeper:
         self,
         store: Store,
         node: Node,
-        clock: Clock,
+        clock: StoreClock,
         lease_s: float,
         *,
         job_ids: Collection[str],
@@ -49,13 +51,14 @@ class Keeper:
         self._room = room
         self._took = took
         self._observer = observer
-        self._boot = boot_id()
+        self._boot = boot_id() if store.one_host else ""
+        self._skewed = False
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
 
     def lease_until(self) -> int:
-        """Return the end of a lease taken now, in monotonic microseconds of this boot."""
-        return int((self._clock.monotonic() + self._lease_s) * 1_000_000)
+        """Return the end of a lease taken now, in the microseconds of `StoreClock.lease_now`."""
+        return self._clock.lease_now() + int(self._lease_s * 1_000_000)
 
     def may_start(self) -> bool:
         """Return whether this node's lease still holds."""
@@ -64,8 +67,8 @@ class Keeper:
     def join(self, kind: str, workers: int, job_set: str) -> None:
         """Register the node. `kind` is `scheduler` or `command`."""
         sent = self._clock.monotonic()
-        now = self._clock.now()
         with self._store.write() as connection:
+            now = self._clock.read(connection)
             node_rows.join(
                 connection,
                 {
@@ -77,17 +80,19 @@ class Keeper:
                     "version": self._node.version,
                     "job_set": job_set,
                     "workers": workers,
+                    "clock_offset": self._clock.offset,
                     "started": now,
                     "heartbeat": now,
                     "lease_until": self.lease_until(),
                 },
             )
         self._renewed = sent
+        self._compare_clocks()
 
     def leave(self) -> None:
         """Say that the node has stopped by itself."""
         with self._store.write() as connection:
-            node_rows.leave(connection, self._node.id, self._clock.now())
+            node_rows.leave(connection, self._node.id, self._clock.read(connection))
 
     def step(self) -> float | None:
         """Do what is due; return the seconds until the next time."""
@@ -104,22 +109,29 @@ class Keeper:
     def _beat(self) -> None:
         sent = self._clock.monotonic()
         with self._store.write() as connection:
-            node_rows.beat(connection, self._node.id, self._clock.now(), self.lease_until())
+            now = self._clock.read(connection)
+            node_rows.beat(connection, self._node.id, now, self.lease_until(), self._clock.offset)
             run_rows.renew(connection, self._held(), self.lease_until())
         self._renewed = sent
+        self._compare_clocks()
+
+    def _compare_clocks(self) -> None:
+        """Warn when the node's own clock has come to differ too much from the database's."""
+        offset = self._clock.offset or timedelta(0)
+        skewed = abs(offset) > _MAX_OFFSET
+        if skewed and not self._skewed:
+            self._observer.put("clock_skewed", node=self._node, offset=offset)
+        self._skewed = skewed
 
     def _rescue(self) -> None:
-        now = self._clock.now()
         with self._store.read() as connection:
-            seen = set(
-                run_rows.expired(connection, int(self._clock.monotonic() * 1_000_000), self._boot)
-            )
+            seen = set(run_rows.expired(connection, self._clock.lease_now(), self._boot))
         dead = seen & self._suspects
         self._suspects = seen - dead
         if not dead:
             return
         with self._store.write() as connection:
-            lost = run_rows.rescue(connection, dead, now)
+            lost = run_rows.rescue(connection, dead, self._clock.read(connection))
         for run in lost:
             self._observer.put("run_lost", run=run)
             self._observer.put("run_finished", run=run, report=None)

@@ -63,7 +63,7 @@ class LiveNode:
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
         self._resources = resources
         self._executor = executor
-        self._clock = clock
+        self._clock = clock = store.clock(clock)
         self._log = structlog.get_logger("systemprompt_jobs")
         self._changed = threading.Condition()
         self._awaited: dict[int, SimpleQueue[Run]] = {}

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ._observe import Observer
-    from ._store import Store
-    from .interfaces import Clock
+    from ._store import Store, StoreClock
 
 _GROUP = 500
 """Reports per transaction."""
@@ -45,7 +44,7 @@ class Recorder:
         self,
         store: Store,
         observer: Observer,
-        clock: Clock,
+        clock: StoreClock,
         *,
         size: int,
         lease_until: Callable[[], int],
@@ -131,7 +130,7 @@ class Recorder:
         return self._until_next()
 
     def _take(self) -> tuple[list[tuple[Run, Report]], list[Run]]:
-        now = self._clock.now()
+        now = self._clock.reached()
         with self._lock:
             reports = [self._reports[i] for i in range(min(len(self._reports), _GROUP))]
             room = self._room()
@@ -151,14 +150,18 @@ class Recorder:
     def _write(self, reports: list[tuple[Run, Report]], ready: list[Run]) -> None:
         """Commit one group. What fails to commit stays where it is and is tried again."""
         with self._store.write() as connection:
+            now = self._clock.read(connection)
+            early = [run for run in ready if run.tick is not None and run.tick > now]
             ended = run_rows.finish(connection, reports)
             started, skipped = run_rows.gate(
-                connection, ready, self._clock.now(), self._lease_until()
+                connection, [run for run in ready if run not in early], now, self._lease_until()
             )
         with self._lock:
             for _ in reports:
                 self._reports.popleft()
             self._gating.clear()
+            for run in early:
+                heapq.heappush(self._waiting, (run.tick or _ALWAYS, next(self._order), run))
             self._started.update((run.id, run) for run in started)
         for run in started:
             self._start(run)
@@ -195,7 +198,7 @@ class Recorder:
         with self._lock:
             if not self._waiting or self._closed:
                 return None
-            until = (self._waiting[0][0] - self._clock.now()).total_seconds()
+            until = (self._waiting[0][0] - self._clock.reached()).total_seconds()
         # At zero there is no room: a report or a renewed lease wakes us, or this does.
         return min(until, _LONGEST_WAIT_S) if until > 0 else WINDOW_S
 

@@ -281,7 +281,7 @@ class Runtime:
         if self._opened is None:
             from ._store import Store
 
-            self._opened = Store(self.settings.database)
+            self._opened = Store(self.settings.database, self.settings.lease.total_seconds())
         return self._opened
 
     # --- questions ---
@@ -369,10 +369,12 @@ class Runtime:
     def _nodes_and_counts(self) -> tuple[tuple[NodeOverview, ...], Mapping[str, int]]:
         from ._store import nodes, queries
 
-        lease_now = int(self._clock.monotonic() * 1_000_000)
+        clock = self._store.clock(self._clock)
+        boot = boot_id() if self._store.one_host else ""
         with self._store.read() as connection:
-            live = nodes.live(connection, lease_now, boot_id())
-            counts = queries.counts_since(connection, self._clock.now() - timedelta(days=1))
+            now = clock.read(connection)
+            live = nodes.live(connection, clock.lease_now(), boot)
+            counts = queries.counts_since(connection, now - timedelta(days=1))
         overview = tuple(
             NodeOverview(row.id, row.version, row.workers, row.started, row.heartbeat)
             for row in live

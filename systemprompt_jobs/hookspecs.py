@@ -21,6 +21,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import timedelta
 
     import svcs
 
@@ -158,6 +159,22 @@ def scheduler_stopped(node: Node) -> None:
         @hookimpl
         def scheduler_stopped(node):
             statsd.flush()
+    """
+
+
+@hookspec
+def clock_skewed(node: Node, offset: timedelta) -> None:
+    """Observe that a node's clock has come to differ by more than 1 s from the database's.
+
+    On PostgreSQL only, where the database's clock decides what is due. `offset` is how far the
+    node's clock is ahead; it is negative for one that is behind. Called once, and again only
+    after the clock was right in between.
+
+    Example::
+
+        @hookimpl
+        def clock_skewed(node, offset):
+            page(f"{node.host}: the clock is off by {offset}")
     """
 
 

@@ -20,7 +20,9 @@ START = datetime(2026, 3, 2, 10, 0, 0, tzinfo=UTC)
 
 
 class ManualClock:
-    """Clocks that move when a test says so."""
+    """Clocks that move when a test says so; the database's is the same, whichever it is."""
+
+    offset: timedelta | None = None
 
     def __init__(self, now: datetime = START, monotonic: float = 1_000.0) -> None:
         self._now = now
@@ -31,6 +33,15 @@ class ManualClock:
 
     def monotonic(self) -> float:
         return self._monotonic
+
+    def read(self, connection: Any) -> datetime:
+        return self._now
+
+    def reached(self) -> datetime:
+        return self._now
+
+    def lease_now(self) -> int:
+        return int(self._monotonic * 1_000_000)
 
     def wait(self, condition: threading.Condition, seconds: float | None) -> None:
         raise AssertionError("nothing here may wait")

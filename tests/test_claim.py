@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select
@@ -11,6 +11,7 @@ from systemprompt_jobs import _runtime
 from systemprompt_jobs._calendar import cron, parse, splay
 from systemprompt_jobs._claim import AHEAD, Claimer
 from systemprompt_jobs._node import new_node
+from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store.schema import job as job_table
 from systemprompt_jobs._store.schema import run as run_table
@@ -253,6 +254,43 @@ def test_a_claim_that_fails_is_tried_again_and_nothing_is_half_done(store, clock
 
 def _fail(*_arguments):
     raise StoreError("no")
+
+
+def test_jobs_that_another_node_is_just_claiming_are_looked_at_again_soon(make_store, clock):
+    store = make_store("postgresql")
+    scheduler = Scheduler(store, clock, make_plan("theirs"), make_plan("free")).install()
+    clock.advance(1)
+    with store.write() as other:
+        job_rows.lock(other, ["ext:theirs"], skip_locked=True)
+        assert 0 < scheduler.claimer.step() <= 0.1
+    assert [run.job for run in scheduler.taken] == ["free"]
+    scheduler.claimer.step()
+    assert {run.job for run in scheduler.taken} == {"free", "theirs"}
+
+
+def test_a_node_whose_clock_is_ahead_claims_nothing_early_and_waits(make_store):
+    store = make_store("postgresql")
+    ahead = ManualClock(datetime.now(UTC) + timedelta(hours=1))
+    plan = make_plan(schedule="0 0 0 1 1 *")
+    scheduler = Scheduler(store, store.clock(ahead), plan).install()
+    with store.write() as connection:
+        due = datetime.now(UTC) + timedelta(minutes=30)
+        connection.execute(job_table.update().values(next_tick=due))
+    scheduler.claimer._agenda.set(plan.id, due)
+    assert scheduler.claimer.step() == 1
+    assert scheduler.taken == []
+
+
+def test_a_node_whose_clock_is_behind_claims_on_time(make_store):
+    store = make_store("postgresql")
+    behind = ManualClock(datetime.now(UTC) - timedelta(hours=1))
+    scheduler = Scheduler(store, store.clock(behind), make_plan()).install()
+    with store.write() as connection:
+        past = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=1)
+        connection.execute(job_table.update().values(next_tick=past))
+    scheduler.claimer._agenda.set("ext:cleanup", past)
+    scheduler.claimer.step()
+    assert len(scheduler.taken) == 1
 
 
 def test_a_job_that_is_degraded_is_not_claimed(store, clock):

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.support import START
 PAGE = (Path(__file__).parent.parent / "docs" / "reference" / "hooks.md").read_text()
 HOOKS = sorted(hookspecs.names())
 VALUES = {
+    "offset": timedelta(seconds=2),
     "node": Node("h:1:b", "h", 1, "b", "1.0"),
     "run": Run(1, "e:j", Trigger.SCHEDULE, State.FAILED, tick=START, last_tick=START, reason="x"),
     "report": Report(State.FAILED, START, START, "m", 1, 2, "E: x", "Traceback …"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import select
 
@@ -15,7 +17,7 @@ from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, node, slot
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import State, Trigger
-from tests.support import Calls, ManualClock, make_plan
+from tests.support import START, Calls, ManualClock, make_plan
 
 LEASE_S = 30.0
 
@@ -180,7 +182,8 @@ def test_the_wall_clock_has_no_say_in_leases(store, clock):
     assert one.run_of(run).state is State.RUNNING
 
 
-def test_after_a_reboot_of_the_host_its_leases_have_run_out(store, clock, monkeypatch):
+def test_after_a_reboot_of_the_host_its_leases_have_run_out(make_store, clock, monkeypatch):
+    store = make_store("sqlite")
     before = Node(store, clock)
     run = before.hold(running=True)
     monkeypatch.setattr(_keep, "boot_id", lambda: "another boot")
@@ -252,3 +255,30 @@ def test_one_heartbeat_renews_all_that_is_held(store, clock):
     pass_time(clock, 3 * LEASE_S, busy, other)
     states = {busy.run_of(run, limit=100).state for run in runs}
     assert states == {State.RUNNING, State.CLAIMED}
+
+
+def test_a_clock_that_is_off_is_observed_once_and_again_after_it_was_right(store, clock):
+    node_ = Node(store, clock)
+    for offset in (0.9, -1.1, -2, 0, 60):
+        clock.offset = timedelta(seconds=offset)
+        clock.advance(LEASE_S / 3)
+        node_.keeper.step()
+        with store.read() as connection:
+            assert connection.execute(select(node.c.clock_offset)).scalar() == clock.offset
+    assert node_.calls.made == [
+        ("clock_skewed", {"node": node_.node, "offset": timedelta(seconds=-1.1)}),
+        ("clock_skewed", {"node": node_.node, "offset": timedelta(seconds=60)}),
+    ]
+
+
+def test_leases_of_all_hosts_count_on_the_databases_clock(make_store):
+    store = make_store("postgresql")
+    one = Node(store, store.clock(ManualClock(START, monotonic=5.0)))
+    two = Node(store, store.clock(ManualClock(START - timedelta(days=1), monotonic=9e6)))
+    assert abs(one.keeper.lease_until() - two.keeper.lease_until()) < 30_000_000
+    run = one.hold(running=True)
+    two.clock.local.advance(LEASE_S)
+    two.keeper.step()
+    two.clock.local.advance(LEASE_S)
+    two.keeper.step()
+    assert one.run_of(run).state is State.RUNNING

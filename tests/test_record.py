@@ -84,6 +84,18 @@ def test_a_run_starts_when_its_time_has_come_and_not_before(store):
     )
 
 
+def test_a_run_whose_time_has_not_come_on_the_databases_clock_waits(store):
+    rig = Rig(store, make_plan())
+    rig.tick(0.9)
+    rig.clock.reached = lambda: START + timedelta(seconds=1)  # this node's guess is ahead
+    rig.recorder.step()
+    assert rig.started == []
+    assert rig.recorder.held() == [(1, 1)]
+    rig.clock.advance(0.1)
+    rig.recorder.step()
+    assert [run.id for run in rig.started] == [1]
+
+
 def test_the_attempt_is_on_record_before_the_function_starts(store):
     rig = Rig(store, make_plan())
     seen = []

@@ -477,6 +477,56 @@ def test_disabling_the_scheduler_keeps_ticks_and_start_up_runs_away_but_not_runs
     assert watch.names().count("run_started") == 1
 
 
+# --- on PostgreSQL ---
+
+SECONDLY = "{extension: jobs, job: secondly, enabled: true}"
+
+
+def test_on_postgresql_runs_are_recorded_and_questions_answered(load, postgresql):
+    runtime = load(more=f"  database: {postgresql}\n")
+    assert runtime.history() == []
+    runs = runtime.run("yearly", "fails")
+    assert [run.state for run in runs] == [State.SUCCEEDED, State.FAILED]
+    runtime.stop()
+    assert sorted(run.id for run in runtime.history()) == [run.id for run in runs]
+    assert runtime.status().counts == {"succeeded": 1, "failed": 1}
+    assert 'raise ValueError("no luck")' in runtime.traceback(runs[1])
+    assert runtime.jobs()[0].plan.id == "jobs:exits"
+
+
+def test_on_postgresql_two_schedulers_share_the_ticks(load, postgresql):
+    watches = Watch(), Watch()
+    one = load(SECONDLY, watch=watches[0], more=f"  database: {postgresql}\n")
+    two = Runtime(one.project.root, plugins=[watches[1]], environ={"SYSTEMPROMPT_PLUGINS": ""})
+    with one, two:
+        assert len(one.status().nodes) == 2
+        while sum(watch.names().count("run_finished") for watch in watches) < 3:
+            threading.Event().wait(0.05)
+    ticks = sorted(run.tick for run in one.history() if run.tick)
+    assert ticks == [ticks[0] + n * timedelta(seconds=1) for n in range(len(ticks))]
+
+
+def test_on_postgresql_a_scheduler_survives_the_end_of_its_connections(
+    load, postgresql, postgresql_server
+):
+    watch = Watch()
+    with load(SECONDLY, watch=watch, more=f"  database: {postgresql}\n") as runtime:
+        first = watch.until("run_finished").run
+        ended = postgresql_server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'systemprompt-jobs'"
+        )
+        assert ended
+        last = watch.until("run_finished").run
+        while last.tick <= first.tick + timedelta(seconds=2):
+            last = watch.until("run_finished").run
+    ticks = sorted(t for run in runtime.history() for t in (run.tick, run.last_tick) if t)
+    assert ticks[0] == first.tick
+    covered = sum(run.count for run in runtime.history())
+    assert covered == (ticks[-1] - ticks[0]).total_seconds() + 1
+    assert watch.names().count("run_started") == watch.names().count("run_finished")
+
+
 # --- questions ---
 
 

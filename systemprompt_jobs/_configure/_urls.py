@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-_SQLITE = ("sqlite", "sqlite+pysqlite")
+_OWN = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 
 
 def check_url(text: str) -> str:
@@ -22,11 +22,11 @@ def check_url(text: str) -> str:
 
 def check_own_url(text: str) -> str:
     """Return `text`; raise ValueError if the scheduler cannot keep its own records there."""
-    if _parse(text).drivername in _SQLITE:
+    if _parse(text).drivername in _OWN:
         return text
     raise ValueError(
-        f"{shown(text)} is no SQLite database: only SQLite is supported today, PostgreSQL comes "
-        "in a later release; write sqlite:///var/jobs.db"
+        f"{shown(text)} is neither SQLite nor PostgreSQL: write sqlite:///var/jobs.db or "
+        "postgresql+psycopg://user@host/database"
     )
 
 

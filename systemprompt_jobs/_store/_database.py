@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, create_engine, event, inspect, select
+from sqlalchemy import Engine, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..errors import StoreError, StoreUnusableError
+from ._postgresql import PostgreSQL
+from ._sqlite import SQLite
 from .schema import schema_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from sqlalchemy import Connection
-    from sqlalchemy.engine import URL
+
+    from ..interfaces import Clock
+    from ._backend import Backend, StoreClock
 
 REVISION = "0001"
 """The newest migration this code knows."""
@@ -30,21 +31,24 @@ REVISION = "0001"
 MIN_REVISION = "0001"
 """The oldest code revision that can live with this schema, written when migrating."""
 
-_LOCK_TIMEOUT_S = 10
-"""How long to wait for another process's write lock: a third of the default lease."""
-
 
 class Store:
     """One database. Safe to use from several threads.
 
-    `write()` is a transaction that holds the database's write lock from its start; `read()` is
-    a consistent snapshot. Both raise StoreError for whatever the database refuses.
+    `write()` is a transaction; on SQLite it holds the write lock from its start, on PostgreSQL
+    the locks that its statements take. `read()` is a consistent snapshot. Both raise StoreError
+    for whatever the database refuses. Nothing waits longer than a third of `lease_s`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, lease_s: float = 30.0) -> None:
         self.url = make_url(url)
-        self.file = _file(self.url)
-        self._turn = threading.Lock()  # one writer at a time: SQLite would only poll for it
+        kind: type[SQLite | PostgreSQL] = (
+            SQLite if self.url.get_backend_name() == "sqlite" else PostgreSQL
+        )
+        self.backend: Backend = kind(self.url, lease_s / 3)
+        # One writer at a time on SQLite, which would only poll for its lock.
+        self._turn = threading.Lock() if self.one_host else nullcontext()
+        self._opening = threading.Lock()
         self._engine: Engine | None = None
 
     @property
@@ -53,13 +57,24 @@ class Store:
         return self.url.render_as_string(hide_password=True)
 
     @property
+    def one_host(self) -> bool:
+        """Whether leases count on the clock of this host's boot, not on the database's."""
+        return self.backend.one_host
+
+    @property
     def exists(self) -> bool:
         """Whether there is a database to read yet."""
-        return self.file.exists()
+        if isinstance(self.backend, SQLite):
+            return self.backend.file.exists()
+        return self._revision() is not None
+
+    def clock(self, local: Clock) -> StoreClock:
+        """Return the clock of a node on this database whose own clock is `local`."""
+        return self.backend.clock(local)
 
     def prepare(self) -> None:
         """Create or migrate the database where needed. Raises StoreError."""
-        _create_file(self.file)
+        self.backend.create()
         found = self._revision()
         if found is None or found < REVISION:
             self._migrate()
@@ -82,22 +97,23 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Enter a transaction that no other writer can interleave with."""
+        """Enter a transaction that is committed at the end of the block."""
         with self._turn, self._translated(), self._open().connect() as connection:
-            locked = connection.execution_options(immediate=True)
-            with locked.begin():
-                yield locked
+            ready = self.backend.begin(connection, writing=True)
+            with ready.begin():
+                yield ready
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Enter a read-only snapshot."""
         with self._translated(), self._open().connect() as connection:
-            yield connection
+            yield self.backend.begin(connection, writing=False)
 
     def _open(self) -> Engine:
-        if self._engine is None:
-            self._engine = _create_engine(self.url)
-        return self._engine
+        with self._opening:
+            if self._engine is None:
+                self._engine = self.backend.new_engine()
+            return self._engine
 
     def _revision(self) -> str | None:
         with self.read() as connection:
@@ -120,6 +136,7 @@ class Store:
         config.set_main_option("script_location", "systemprompt_jobs:_store/migrations")
         config.set_main_option("path_separator", "os")
         with self.write() as connection:
+            self.backend.lock_schema(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.execute(schema_version.delete())
@@ -132,89 +149,10 @@ class Store:
         try:
             yield
         except DBAPIError as error:
-            raise _explain(error.orig, self.label) from error
+            raise self.backend.explain(error.orig) from error
         except sqlite3.Error as error:  # while connecting
-            raise _explain(error, self.label) from error
+            raise self.backend.explain(error) from error
         except PoolTimeoutError as error:
             raise StoreError(
                 f"the database {self.label} has no free connection: {error}"
             ) from error
-
-
-def _file(url: URL) -> Path:
-    if not url.database or url.database == ":memory:":
-        raise StoreUnusableError(
-            f"the database {url} would be forgotten with the process: name a file, "
-            "e.g. sqlite:///var/jobs.db"
-        )
-    return Path(url.database)
-
-
-def _create_file(file: Path) -> None:
-    """Create an empty database file that only its owner may read.
-
-    Only where there is none: closing a descriptor of an open SQLite file would drop the locks
-    that this process holds on it.
-    """
-    if file.is_dir():
-        raise StoreUnusableError(f"the database path {file} is a folder: name a file in it")
-    if file.exists():
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
-    except OSError as error:
-        raise StoreUnusableError(
-            f"the database file {file} cannot be created: {error.strerror}: "
-            "choose another scheduler.database or change the folder's permissions"
-        ) from error
-
-
-def _create_engine(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_S, "isolation_level": None})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("immediate")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
-
-
-def _explain(error: BaseException | None, label: str) -> StoreError:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    for kind, codes, meaning in _MEANINGS:
-        if code in codes:
-            return kind(f"the database {label} {meaning} ({error})")
-    return StoreError(f"the database {label} failed: {error}")
-
-
-_MEANINGS: tuple[tuple[type[StoreError], tuple[int, ...], str], ...] = (
-    (
-        StoreError,
-        (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
-        f"has been locked by another process for {_LOCK_TIMEOUT_S} s",
-    ),
-    (StoreError, (sqlite3.SQLITE_FULL,), "cannot grow: the disk is full"),
-    (StoreError, (sqlite3.SQLITE_IOERR,), "cannot be read or written: disk full, quota or fault"),
-    (
-        StoreError,
-        (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
-        "is read-only for this user: change the permissions of the file and its folder",
-    ),
-    (
-        StoreUnusableError,
-        (sqlite3.SQLITE_CANTOPEN,),
-        "cannot be opened: look at the path and its permissions",
-    ),
-    (
-        StoreUnusableError,
-        (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT),
-        "is not a sound SQLite database: restore a backup or choose another file",
-    ),
-)

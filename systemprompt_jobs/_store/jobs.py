@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, update
 
-from ._dialect import chunks, insert
-from .schema import audit, job, job_set
+from ._bulk import insert_many, select_many, update_many
+from .schema import audit, instant, job, job_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,23 +29,20 @@ class JobRow:
     last_tick: datetime | None
 
 
-_COLUMNS = (
-    job.c.id,
-    job.c.schedule,
-    job.c.timezone,
-    job.c.fingerprint,
-    job.c.next_tick,
-    job.c.last_tick,
-)
+_COLUMNS = ("id", "schedule", "timezone", "fingerprint", "next_tick", "last_tick")
 
 
-def lock(connection: Connection, ids: Iterable[str]) -> dict[str, JobRow]:
-    """Read the rows of these jobs, locked until the transaction ends."""
+def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> dict[str, JobRow]:
+    """Read the rows of these jobs, locked until the transaction ends.
+
+    Rows that another transaction has locked are waited for, in one order for all, unless
+    `skip_locked`.
+    """
+    how = "FOR UPDATE SKIP LOCKED" if skip_locked else "FOR UPDATE"
     return {
-        row.id: JobRow(*row)
-        for some in chunks(ids)
-        for row in connection.execute(
-            select(*_COLUMNS).where(job.c.id.in_(some)).with_for_update(skip_locked=True)
+        id_: JobRow(id_, schedule, timezone, fingerprint, instant(next_), instant(last))
+        for id_, schedule, timezone, fingerprint, next_, last in select_many(
+            connection, job, _COLUMNS, "id", ids, how
         )
     }
 
@@ -53,7 +50,8 @@ def lock(connection: Connection, ids: Iterable[str]) -> dict[str, JobRow]:
 def add_missing(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert job rows, leaving those that exist alone."""
     if rows:
-        connection.execute(insert(connection, job).on_conflict_do_nothing(), rows)
+        names = tuple(rows[0])
+        insert_many(connection, job, names, [tuple(row.values()) for row in rows])
 
 
 def install(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -74,21 +72,13 @@ def install(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 def advance(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Move jobs on to their next tick. Keys: `key`, `new_next`, `new_last`."""
     if rows:
-        connection.execute(
-            update(job)
-            .where(job.c.id == bindparam("key"))
-            .values(next_tick=bindparam("new_next"), last_tick=bindparam("new_last")),
-            rows,
-        )
+        values = [(row["new_next"], row["new_last"], row["key"]) for row in rows]
+        update_many(connection, job, ("id",), ("next_tick", "last_tick"), values)
 
 
 def add_job_set(connection: Connection, digest: str, ids: Sequence[str]) -> None:
     """Remember which jobs a plugin set has; written once per set."""
-    if ids:
-        connection.execute(
-            insert(connection, job_set).on_conflict_do_nothing(),
-            [{"hash": digest, "job_id": id_} for id_ in ids],
-        )
+    insert_many(connection, job_set, ("hash", "job_id"), [(digest, id_) for id_ in ids])
 
 
 def add_audit(connection: Connection, at: datetime, who: str, action: str, subject: str) -> None:

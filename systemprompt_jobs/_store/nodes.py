@@ -9,7 +9,7 @@ from sqlalchemy import insert, select, update
 from .schema import node
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from sqlalchemy import Connection
 
@@ -19,10 +19,18 @@ def join(connection: Connection, values: dict[str, Any]) -> None:
     connection.execute(insert(node).values(values))
 
 
-def beat(connection: Connection, node_id: str, now: datetime, lease_until: int) -> None:
-    """Say that the node lives."""
+def beat(
+    connection: Connection,
+    node_id: str,
+    now: datetime,
+    lease_until: int,
+    offset: timedelta | None,
+) -> None:
+    """Say that the node lives, and how far its clock is ahead of the database's."""
     connection.execute(
-        update(node).where(node.c.id == node_id).values(heartbeat=now, lease_until=lease_until)
+        update(node)
+        .where(node.c.id == node_id)
+        .values(heartbeat=now, lease_until=lease_until, clock_offset=offset)
     )
 
 

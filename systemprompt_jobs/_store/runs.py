@@ -6,13 +6,13 @@ Every change of a held run names its fence, so that whoever holds an old one cha
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import and_, bindparam, func, literal, or_, select, update
 
 from ..model import Overlap, Report, Run, State, Trigger
-from ._dialect import chunks, insert
-from .schema import HELD, attempt, node, run, slot
+from ._bulk import delete_many, insert_many, insert_returning, select_many, update_many
+from .schema import HELD, Instant, attempt, node, run, slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +48,9 @@ _RUN_COLUMNS = (
 )
 
 
+_CHUNK = 500
+"""Ids per statement: far below SQLite's limit of 32,766 variables."""
+
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
 
 
@@ -71,23 +74,43 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
     """
     if not rows:
         return []
-    statement = (
-        insert(connection, run)
-        .on_conflict_do_nothing(index_elements=[run.c.job_id, run.c.dedup_key])
-        .returning(*_RUN_COLUMNS)
-    )
-    return [to_run(row) for row in connection.execute(statement, rows)]
+    names = tuple(rows[0])
+    by_key = {(row["job_id"], row["dedup_key"]): row for row in rows}
+    values = [tuple(row.values()) for row in rows]
+    added = insert_returning(connection, run, names, values, ("id", "job_id", "dedup_key"))
+    known = [(f, c.name) for f, c in zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True) if c.name in names]
+    return [
+        Run(id=id_, **{field: row[column] for field, column in known})
+        for id_, *key in added
+        for row in [by_key[tuple(key)]]
+    ]
 
 
 def lock(connection: Connection, ids: Iterable[int]) -> dict[int, Run]:
     """Read these runs, locked until the transaction ends."""
+    wanted = sorted(_lock_holdings(connection, ids))
     return {
         row.id: to_run(row)
-        for some in chunks(ids)
+        for start in range(0, len(wanted), _CHUNK)
         for row in connection.execute(
-            select(*_RUN_COLUMNS).where(run.c.id.in_(some)).with_for_update()
+            select(*_RUN_COLUMNS).where(run.c.id.in_(wanted[start : start + _CHUNK]))
         )
     }
+
+
+class _Holding(NamedTuple):
+    """Who holds a run, and in what state it is."""
+
+    state: str
+    fence: int
+    node: str
+
+
+def _lock_holdings(connection: Connection, ids: Iterable[int]) -> dict[int, _Holding]:
+    """Read who holds these runs, locked until the transaction ends."""
+    columns = ("id", *_Holding._fields)
+    rows = select_many(connection, run, columns, "id", ids, "FOR UPDATE")
+    return {id_: _Holding(*rest) for id_, *rest in rows}
 
 
 def gate(
@@ -98,12 +121,12 @@ def gate(
     A run that is no longer claimed by this node under this fence is in neither list. The
     attempt is recorded and the slot taken in the same transaction.
     """
-    found = lock(connection, (wanted.id for wanted in runs))
+    found = _lock_holdings(connection, (wanted.id for wanted in runs))
     mine = [
         wanted
         for wanted in runs
         if wanted.id in found
-        and found[wanted.id].state is State.CLAIMED
+        and found[wanted.id].state == State.CLAIMED
         and found[wanted.id].fence == wanted.fence
     ]
     taken = _take_slots(connection, [r for r in mine if r.overlap is Overlap.SKIP])
@@ -119,56 +142,33 @@ def gate(
     ]
     _write(connection, started, lease_until=lease_until)
     _write(connection, skipped, lease_until=None)
-    if started:
-        connection.execute(
-            attempt.insert(),
-            [
-                {
-                    "run_id": r.id,
-                    "fence": r.fence,
-                    "number": r.attempt,
-                    "node": r.node,
-                    "started": now,
-                }
-                for r in started
-            ],
-        )
+    insert_many(
+        connection,
+        attempt,
+        ("run_id", "fence", "number", "node", "started"),
+        [(r.id, r.fence, r.attempt, r.node, now) for r in started],
+    )
     return started, skipped
 
 
 def _take_slots(connection: Connection, runs: Sequence[Run]) -> set[int]:
     if not runs:
         return set()
-    statement = insert(connection, slot).on_conflict_do_nothing().returning(slot.c.run_id)
-    rows = [{"key": f"overlap:{r.job_id}", "n": 0, "run_id": r.id, "fence": r.fence} for r in runs]
-    return set(connection.execute(statement, rows).scalars())
+    rows = [(f"overlap:{r.job_id}", 0, r.id, r.fence) for r in runs]
+    rows.sort()  # one order for all, against deadlocks
+    insert_many(connection, slot, ("key", "n", "run_id", "fence"), rows)
+    taken = select_many(connection, slot, ("run_id",), "run_id", (r.id for r in runs), "")
+    return {run_id for (run_id,) in taken}
 
 
 def _write(connection: Connection, runs: Sequence[Run], *, lease_until: int | None) -> None:
-    if runs:
-        connection.execute(
-            update(run)
-            .where(run.c.id == bindparam("key"))
-            .values(
-                state=bindparam("new_state"),
-                reason=bindparam("new_reason"),
-                attempt=bindparam("new_attempt"),
-                started=bindparam("new_started"),
-                finished=bindparam("new_finished"),
-                lease_until=lease_until,
-            ),
-            [
-                {
-                    "key": r.id,
-                    "new_state": r.state,
-                    "new_reason": r.reason,
-                    "new_attempt": r.attempt,
-                    "new_started": r.started,
-                    "new_finished": r.finished,
-                }
-                for r in runs
-            ],
-        )
+    update_many(
+        connection,
+        run,
+        ("id",),
+        ("state", "reason", "attempt", "started", "finished", "lease_until"),
+        [(r.state, r.reason, r.attempt, r.started, r.finished, lease_until, r.id) for r in runs],
+    )
 
 
 def finish(connection: Connection, reports: Sequence[tuple[Run, Report]]) -> list[Run]:
@@ -177,23 +177,39 @@ def finish(connection: Connection, reports: Sequence[tuple[Run, Report]]) -> lis
     A report for a run that is no longer running under the report's fence is left out: it came
     too late.
     """
-    found = lock(connection, (r.id for r, _ in reports))
+    found = _lock_holdings(connection, (r.id for r, _ in reports))
     first = {(r.id, r.fence): report for r, report in reversed(reports)}
     ended = [
         (_ended(r, report), report)
         for r, report in reports
         if r.id in found
-        and found[r.id].state is State.RUNNING
+        and found[r.id].state == State.RUNNING
         and found[r.id].fence == r.fence
         and report is first[r.id, r.fence]
     ]
-    if ended:
-        connection.execute(
-            delete(slot).where(slot.c.run_id == bindparam("key")), [{"key": r.id} for r, _ in ended]
-        )
-        connection.execute(_END_RUN, [_run_values(r) for r, _ in ended])
-        connection.execute(_END_ATTEMPT, [_attempt_values(r, report) for r, report in ended])
+    _end(connection, ended)
     return [r for r, _ in ended]
+
+
+def _end(connection: Connection, ended: Sequence[tuple[Run, Report]]) -> None:
+    delete_many(connection, slot, "run_id", (r.id for r, _ in ended))
+    _end_runs(connection, [r for r, _ in ended])
+    update_many(
+        connection,
+        attempt,
+        ("run_id", "fence"),
+        ("started", "finished", "outcome", "error", "traceback"),
+        [
+            (said.started, said.finished, said.outcome, said.error, said.traceback, r.id, r.fence)
+            for r, said in ended
+        ],
+    )
+
+
+def _end_runs(connection: Connection, ended: Sequence[Run]) -> None:
+    columns = ("state", "started", "finished", "message", "processed", "failed", "error")
+    rows = [(*(getattr(r, name) for name in columns), None, r.id) for r in ended]
+    update_many(connection, run, ("id",), (*columns, "lease_until"), rows)
 
 
 def _ended(value: Run, report: Report) -> Run:
@@ -209,72 +225,12 @@ def _ended(value: Run, report: Report) -> Run:
     )
 
 
-_END_RUN = (
-    update(run)
-    .where(run.c.id == bindparam("key"))
-    .values(
-        state=bindparam("new_state"),
-        started=bindparam("new_started"),
-        finished=bindparam("new_finished"),
-        message=bindparam("new_message"),
-        processed=bindparam("new_processed"),
-        failed=bindparam("new_failed"),
-        error=bindparam("new_error"),
-        lease_until=None,
-    )
-)
-
-_END_ATTEMPT = (
-    update(attempt)
-    .where(attempt.c.run_id == bindparam("key"), attempt.c.fence == bindparam("key_fence"))
-    .values(
-        started=bindparam("new_started"),
-        finished=bindparam("new_finished"),
-        outcome=bindparam("new_outcome"),
-        error=bindparam("new_error"),
-        traceback=bindparam("new_traceback"),
-    )
-)
-
-
-def _run_values(value: Run) -> dict[str, Any]:
-    return {
-        "key": value.id,
-        "new_state": value.state,
-        "new_started": value.started,
-        "new_finished": value.finished,
-        "new_message": value.message,
-        "new_processed": value.processed,
-        "new_failed": value.failed,
-        "new_error": value.error,
-    }
-
-
-def _attempt_values(value: Run, report: Report) -> dict[str, Any]:
-    return {
-        "key": value.id,
-        "key_fence": value.fence,
-        "new_started": report.started,
-        "new_finished": report.finished,
-        "new_outcome": report.outcome,
-        "new_error": report.error,
-        "new_traceback": report.traceback,
-    }
-
-
 def renew(connection: Connection, held: Sequence[tuple[int, int]], lease_until: int) -> None:
     """Renew the leases of these (run, fence) pairs, and of no others."""
-    if held:
-        connection.execute(
-            update(run)
-            .where(
-                run.c.id == bindparam("key"),
-                run.c.fence == bindparam("key_fence"),
-                HELD,
-            )
-            .values(lease_until=lease_until),
-            [{"key": id_, "key_fence": fence} for id_, fence in held],
-        )
+    ids = [id_ for id_, _ in held]
+    select_many(connection, run, ("id",), "id", ids, "FOR UPDATE")  # in the order of all others
+    rows = [(lease_until, id_, fence) for id_, fence in held]
+    update_many(connection, run, ("id", "fence"), ("lease_until",), rows, also=HELD.text)
 
 
 def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: datetime) -> None:
@@ -292,7 +248,7 @@ def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: date
                 fence=run.c.fence + 1,
                 node="",
                 lease_until=None,
-                available_at=func.coalesce(run.c.available_at, now),
+                available_at=func.coalesce(run.c.available_at, literal(now, Instant)),
             ),
             [{"key": id_, "key_fence": fence} for id_, fence in runs],
         )
@@ -304,8 +260,7 @@ def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime)
         replace(r, state=State.CANCELLED, finished=now, message="its node stopped before it began")
         for r in runs
     ]
-    if ended:
-        connection.execute(_END_RUN, [_run_values(r) for r in ended])
+    _end_runs(connection, ended)
     return ended
 
 
@@ -377,18 +332,10 @@ def rescue(
         for r in dead
         if r not in unstarted and r.state in {State.CLAIMED, State.RUNNING}
     ]
-    if lost:
-        connection.execute(
-            delete(slot).where(slot.c.run_id == bindparam("key")), [{"key": r.id} for r in lost]
-        )
-        connection.execute(_END_RUN, [_run_values(r) for r in lost])
-        connection.execute(
-            _END_ATTEMPT,
-            [
-                _attempt_values(r, Report(State.LOST, r.started or now, now, error=r.error))
-                for r in lost
-            ],
-        )
+    _end(
+        connection,
+        [(r, Report(State.LOST, r.started or now, now, error=r.error)) for r in lost],
+    )
     return lost
 
 

@@ -42,6 +42,11 @@ def micros(instant: datetime) -> int:
     return (instant - EPOCH) // MICROSECOND
 
 
+def instant(value: int | None) -> datetime | None:
+    """Return the aware datetime of whole microseconds since the epoch."""
+    return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware UTC datetime, stored as whole microseconds since the epoch."""
 
@@ -54,7 +59,22 @@ class Instant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Return the aware datetime that was stored."""
-        return None if value is None else EPOCH + timedelta(microseconds=value)
+        return instant(value)
+
+
+class Microseconds(TypeDecorator[timedelta]):
+    """A timedelta, stored as whole microseconds."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:  # noqa: ARG002
+        """Return the microseconds to store."""
+        return None if value is None else value // MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:  # noqa: ARG002
+        """Return the timedelta that was stored."""
+        return None if value is None else timedelta(microseconds=value)
 
 
 # SQLite counts only an INTEGER primary key up by itself.
@@ -170,7 +190,7 @@ node = Table(
     Column("version", Text, nullable=False),
     Column("job_set", Text, nullable=False),
     Column("workers", Integer, nullable=False),
-    Column("clock_offset", BigInteger),
+    Column("clock_offset", Microseconds),
     Column("started", Instant, nullable=False),
     Column("heartbeat", Instant, nullable=False),
     Column("lease_until", BigInteger, nullable=False),

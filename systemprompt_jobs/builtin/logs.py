@@ -12,6 +12,8 @@ import structlog
 from systemprompt_jobs import hookimpl
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from systemprompt_jobs import Report, Run
 
 _log = structlog.get_logger("systemprompt_jobs")
@@ -52,6 +54,12 @@ def scheduler_stopping(node: Any) -> None:
 def scheduler_stopped(node: Any) -> None:
     """Log it."""
     _log.info("scheduler_stopped", node=node.id)
+
+
+@observe
+def clock_skewed(node: Any, offset: timedelta) -> None:
+    """Log it."""
+    _log.warning("clock_skewed", node=node.id, offset_s=round(offset.total_seconds(), 3))
 
 
 @observe

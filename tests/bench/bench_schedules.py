@@ -5,7 +5,6 @@
 Times are microseconds per call, the best of several rounds; ratios are what to compare.
 """
 
-# ruff: noqa: T201 - printing is what it is for
 from __future__ import annotations
 
 import platform

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import stat
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 
 import pytest
@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select
 
 from systemprompt_jobs._store import Store, _database
+from systemprompt_jobs._store._postgresql import TIMEOUTS
 from systemprompt_jobs._store.schema import metadata, schema_version
 from systemprompt_jobs._store.schema import node as node_table
 from systemprompt_jobs.errors import StoreError, StoreUnusableError
@@ -22,6 +23,20 @@ from systemprompt_jobs.errors import StoreError, StoreUnusableError
 
 def open_store(path):
     return Store(f"sqlite:///{path}")
+
+
+@pytest.fixture
+def sqlite(make_store):
+    """Return a migrated SQLite database."""
+    return make_store("sqlite")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request, tmp_path):
+    """Return the URL of a database without tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    return request.getfixturevalue("postgresql")
 
 
 def test_migrations_make_exactly_the_tables_that_the_code_knows(store):
@@ -32,15 +47,17 @@ def test_migrations_make_exactly_the_tables_that_the_code_knows(store):
         assert compare_metadata(context, metadata) == []
 
 
+INDEXES = {
+    True: "SELECT name, sql FROM sqlite_master WHERE type='index' AND sql IS NOT NULL",
+    False: "SELECT indexname, indexdef FROM pg_indexes",
+}
+
+
 def test_the_partial_indexes_are_there(store):
     with store.read() as connection:
-        indexes = dict(
-            connection.exec_driver_sql(
-                "SELECT name, sql FROM sqlite_master WHERE type='index' AND sql IS NOT NULL"
-            ).fetchall()
-        )
-    assert "WHERE state = 'pending'" in indexes["jobs_run_pending"]
-    assert "WHERE state IN" in indexes["jobs_run_held"]
+        indexes = dict(connection.exec_driver_sql(INDEXES[store.one_host]).fetchall())
+    assert re.search(r"WHERE \(?state = 'pending'", indexes["jobs_run_pending"])
+    assert re.search(r"WHERE \(?state (IN|= ANY)", indexes["jobs_run_held"])
 
 
 def test_folders_are_made_and_the_file_belongs_to_its_owner_alone(tmp_path):
@@ -51,44 +68,50 @@ def test_folders_are_made_and_the_file_belongs_to_its_owner_alone(tmp_path):
     store.close()
 
 
-def test_every_commit_survives_a_power_cut(store):
-    with store.read() as connection:
+def test_every_commit_survives_a_power_cut(sqlite):
+    with sqlite.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
 
-def test_preparing_again_changes_nothing(store):
-    before = store.file.read_bytes()
-    store.prepare()
-    assert store.file.read_bytes() == before
+def test_preparing_again_changes_nothing(sqlite):
+    before = sqlite.backend.file.read_bytes()
+    sqlite.prepare()
+    assert sqlite.backend.file.read_bytes() == before
 
 
-def test_several_nodes_may_migrate_an_empty_database_at_once(tmp_path):
-    stores = [open_store(tmp_path / "jobs.db") for _ in range(4)]
-    errors = []
+PREPARE = """
+import sys
+from systemprompt_jobs._store import Store
+store = Store(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+store.prepare()
+store.check()
+"""
 
-    def prepare(store):
-        try:
-            store.prepare()
-        except StoreError as error:
-            errors.append(error)
 
-    threads = [threading.Thread(target=prepare, args=[store]) for store in stores]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    with stores[0].read() as connection:
+def test_several_processes_may_start_together_on_an_empty_database(empty):
+    command = [sys.executable, "-c", PREPARE, empty]
+    pipe = subprocess.PIPE
+    nodes = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)
+    ]
+    for node in nodes:
+        assert node.stdout.readline() == "ready\n"
+    for node in nodes:
+        node.stdin.write("go\n")
+        node.stdin.flush()
+    assert [node.communicate()[1] for node in nodes] == [""] * 4
+    store = Store(empty)
+    with store.read() as connection:
         assert len(connection.execute(select(schema_version)).all()) == 1
-    for store in stores:
-        store.close()
+    store.close()
 
 
-def test_reading_needs_a_schema(tmp_path):
-    file = tmp_path / "jobs.db"
-    sqlite3.connect(file).close()
-    store = open_store(file)
+def test_reading_needs_a_schema(empty):
+    store = Store(empty)
+    store.backend.create()
     with pytest.raises(StoreUnusableError, match="no schema yet: start the scheduler once"):
         store.check()
     store.close()
@@ -139,10 +162,9 @@ def test_a_database_in_memory_is_refused(url):
         Store(url)
 
 
-def test_a_lock_held_by_another_process_is_waited_for_and_then_named(store, monkeypatch):
-    monkeypatch.setattr(_database, "_LOCK_TIMEOUT_S", 0.05)
-    store.close()
-    other = sqlite3.connect(store.file, isolation_level=None)
+def test_a_lock_held_by_another_process_is_waited_for_and_then_named(sqlite):
+    store = Store(str(sqlite.url), lease_s=0.15)
+    other = sqlite3.connect(store.backend.file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
         with (
@@ -155,6 +177,7 @@ def test_a_lock_held_by_another_process_is_waited_for_and_then_named(store, monk
         other.close()
     with store.write() as connection:
         connection.execute(select(node_table))
+    store.close()
 
 
 def test_a_failing_block_leaves_nothing_behind(store):
@@ -196,11 +219,11 @@ def test_a_read_only_file_says_so(tmp_path):
     store = open_store(tmp_path / "jobs.db")
     store.prepare()
     store.close()
-    store.file.chmod(0o444)
+    store.backend.file.chmod(0o444)
     tmp_path.chmod(0o555)
     try:
         shown = subprocess.run(
-            [sys.executable, "-c", READ_ONLY, str(store.file)],
+            [sys.executable, "-c", READ_ONLY, str(store.backend.file)],
             capture_output=True,
             text=True,
             check=False,
@@ -241,4 +264,91 @@ def test_a_full_disk_is_a_clear_state(tmp_path):
     assert "disk full" in shown.stdout
     store = open_store(tmp_path / "jobs.db")
     store.check()  # what was committed is whole
+    store.close()
+
+
+# --- PostgreSQL ---
+
+
+@pytest.fixture
+def postgres(make_store):
+    """Return a migrated PostgreSQL database."""
+    return make_store("postgresql")
+
+
+def test_nothing_on_postgresql_waits_longer_than_a_third_of_a_lease(postgres):
+    store = Store(postgres.url.render_as_string(hide_password=False), lease_s=3)
+    with store.read() as connection:
+        shown = [
+            connection.exec_driver_sql(f"SHOW {name}").scalar()
+            for name in ("lock_timeout", *TIMEOUTS)
+        ]
+        name = connection.exec_driver_sql("SHOW application_name").scalar()
+        encoding = connection.exec_driver_sql("SHOW client_encoding").scalar()
+    # The last is of TCP, which the Unix socket of these tests has not.
+    assert (shown, name, encoding) == (["900ms", "1s", "1s", "0"], "systemprompt-jobs", "UTF8")
+    store.close()
+
+
+def test_a_row_locked_for_too_long_is_named(postgres):
+    store = Store(postgres.url.render_as_string(hide_password=False), lease_s=0.3)
+    change = schema_version.update().values(min_revision="y")
+    with postgres.write() as other:
+        other.execute(change)
+        with (
+            pytest.raises(StoreError, match="locked by another session for too long"),
+            store.write() as connection,
+        ):
+            connection.execute(change)
+    store.close()
+
+
+def test_a_statement_that_takes_too_long_is_named(postgres):
+    store = Store(postgres.url.render_as_string(hide_password=False), lease_s=0.3)
+    with pytest.raises(StoreError, match="took too long"), store.read() as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(30)")
+    store.close()
+
+
+def test_a_connection_that_was_ended_is_replaced(postgres, postgresql_server):
+    with postgres.read() as connection:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+    postgresql_server.execute("SELECT pg_terminate_backend(%s, 5000)", pid)
+    with pytest.raises(StoreError, match="closed the connection"), postgres.read() as connection:
+        connection.execute(select(node_table))
+    with postgres.read() as connection:
+        connection.execute(select(node_table))
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password():
+    store = Store("postgresql+psycopg://me:s3cret@127.0.0.1:1/jobs", lease_s=3)
+    with pytest.raises(StoreError, match=r"me:\*\*\*@.* cannot be reached") as caught:
+        store.prepare()
+    assert "s3cret" not in str(caught.value)
+    assert not isinstance(caught.value, StoreUnusableError)
+    store.close()
+
+
+def test_without_the_driver_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    store = Store("postgresql://host/jobs")
+    with pytest.raises(StoreUnusableError, match=r"pip install systemprompt-jobs\[postgresql\]"):
+        store.prepare()
+
+
+def test_a_user_without_rights_is_told_what_to_grant(postgresql, postgresql_server):
+    role = "reader"
+    postgresql_server.execute(f"CREATE ROLE {role} LOGIN")
+    store = Store(postgresql.replace("jobs@", f"{role}@"))
+    with pytest.raises(StoreUnusableError, match="refuses this user: grant it CREATE"):
+        store.prepare()
+    store.close()
+    postgresql_server.execute(f"DROP ROLE {role}")
+
+
+def test_a_database_without_tables_is_not_there_yet(empty):
+    store = Store(empty)
+    assert not store.exists
+    store.prepare()
+    assert store.exists
     store.close()

@@ -1,0 +1,207 @@
+"""Statements on many rows at once, each built once and sent as the driver likes it best.
+
+SQLite runs one short statement again and again in C; PostgreSQL takes one statement with an
+array for each column. Rows are tuples in the order of the named columns, and values are those
+of the table's types: instants are datetimes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import JSON
+from sqlalchemy.dialects import postgresql
+
+from .schema import Instant, metadata, micros
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import Connection, Dialect, Table
+
+Names = tuple[str, ...]
+
+_POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def select_many(
+    connection: Connection, table: Table, columns: Names, key: str, keys: Iterable[Any], lock: str
+) -> list[tuple[Any, ...]]:
+    """Return the rows with these keys, in the order of the key, as stored.
+
+    `lock` is what PostgreSQL adds, e.g. `FOR UPDATE`; a write on SQLite holds the only lock.
+    """
+    found = sorted(keys)
+    if not found:
+        return []
+    sqlite = _is_sqlite(connection)
+    statement = _select(sqlite, table.name, columns, key)
+    values = json.dumps(found) if sqlite else found
+    result = connection.exec_driver_sql(statement if sqlite else f"{statement} {lock}", (values,))
+    return [tuple(row) for row in result]
+
+
+def insert_many(
+    connection: Connection, table: Table, columns: Names, rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert rows; one whose key exists already is left out."""
+    _execute(connection, table, columns, rows, _insert(_is_sqlite(connection), table.name, columns))
+
+
+def insert_returning(
+    connection: Connection,
+    table: Table,
+    columns: Names,
+    rows: Sequence[tuple[Any, ...]],
+    returning: Names,
+) -> list[tuple[Any, ...]]:
+    """Insert rows into a table whose `id` counts itself; return columns of those that are new."""
+    sqlite, names = _is_sqlite(connection), ", ".join(returning)
+    statement = _insert(sqlite, table.name, columns)
+    if not sqlite:
+        result = _execute(connection, table, columns, rows, f"{statement} RETURNING {names}")
+        return [tuple(row) for row in result]
+    # sqlite3 returns no rows for many; under the write lock, the new ids are above the old.
+    newest = connection.exec_driver_sql(f"SELECT max(id) FROM {table.name}").scalar() or 0  # noqa: S608
+    _execute(connection, table, columns, rows, statement)
+    added = connection.exec_driver_sql(
+        f"SELECT {names} FROM {table.name} WHERE id > ? ORDER BY id",  # noqa: S608
+        (newest,),
+    )
+    return [tuple(row) for row in added]
+
+
+def update_many(
+    connection: Connection,
+    table: Table,
+    keys: Names,
+    columns: Names,
+    rows: Sequence[tuple[Any, ...]],
+    also: str = "TRUE",
+) -> None:
+    """Set columns of the rows with these keys where the condition `also` holds.
+
+    A row of `rows` has the columns first, then the keys, as the statement has.
+    """
+    statement = _update(_is_sqlite(connection), table.name, keys, columns, also)
+    _execute(connection, table, columns + keys, rows, statement)
+
+
+def delete_many(connection: Connection, table: Table, key: str, keys: Iterable[Any]) -> None:
+    """Delete the rows with these keys."""
+    sqlite, found = _is_sqlite(connection), list(keys)
+    if found:
+        values = json.dumps(found) if sqlite else found
+        connection.exec_driver_sql(
+            f"DELETE FROM {table.name} WHERE {_among(sqlite, table.name, key)}",  # noqa: S608
+            (values,),
+        )
+
+
+def _execute(
+    connection: Connection,
+    table: Table,
+    names: Names,
+    rows: Sequence[tuple[Any, ...]],
+    statement: str,
+) -> Any:
+    if not rows:
+        return []
+    plain = _plain(table.name, names, rows)
+    if _is_sqlite(connection):
+        return connection.exec_driver_sql(statement, plain)
+    return connection.exec_driver_sql(statement, tuple(map(list, zip(*plain, strict=True))))
+
+
+def _is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
+# --- the text of statements; names are those of the schema, never anybody's input ---
+
+
+@functools.cache
+def _select(sqlite: bool, table: str, columns: Names, key: str) -> str:
+    names = ", ".join(map(_quoted, columns))
+    among = _among(sqlite, table, key)
+    return f"SELECT {names} FROM {table} WHERE {among} ORDER BY {key}"  # noqa: S608
+
+
+def _among(sqlite: bool, table: str, key: str) -> str:
+    if sqlite:
+        return f"{key} IN (SELECT value FROM json_each(?))"  # noqa: S608
+    return f"{key} = ANY(%s::{_type(table, key)}[])"
+
+
+@functools.cache
+def _insert(sqlite: bool, table: str, columns: Names) -> str:
+    names = ", ".join(map(_quoted, columns))
+    if sqlite:
+        marks = ", ".join("?" * len(columns))
+        values = f"VALUES ({marks})"
+    else:
+        values = f"SELECT {_cast(table, columns)} FROM {_arrays(table, columns)}"  # noqa: S608
+    return f"INSERT INTO {table} ({names}) {values} ON CONFLICT DO NOTHING"
+
+
+@functools.cache
+def _update(sqlite: bool, table: str, keys: Names, columns: Names, also: str) -> str:
+    if sqlite:
+        changes = ", ".join(f"{_quoted(name)} = ?" for name in columns)
+        where = " AND ".join(f"{key} = ?" for key in keys)
+        return f"UPDATE {table} SET {changes} WHERE {where} AND {also}"  # noqa: S608
+    changes = ", ".join(f"{_quoted(name)} = new.{_quoted(name)}" for name in columns)
+    where = " AND ".join(f"{table}.{key} = new.{key}" for key in keys)
+    source = _arrays(table, columns + keys)
+    return f"UPDATE {table} SET {changes} FROM {source} WHERE {where} AND {also}"  # noqa: S608
+
+
+def _arrays(table: str, columns: Names) -> str:
+    arrays = ", ".join(f"%s::{_array_type(table, name)}[]" for name in columns)
+    return f"unnest({arrays}) AS new ({', '.join(map(_quoted, columns))})"
+
+
+def _cast(table: str, columns: Names) -> str:
+    return ", ".join(f"new.{_quoted(name)}::{_type(table, name)}" for name in columns)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _type(table: str, column: str) -> str:
+    return str(_column(table, column).type.compile(dialect=_POSTGRESQL))
+
+
+def _array_type(table: str, column: str) -> str:
+    return "TEXT" if isinstance(_column(table, column).type, JSON) else _type(table, column)
+
+
+def _column(table: str, column: str) -> Any:
+    return metadata.tables[table].c[column]
+
+
+# --- values ---
+
+
+@functools.cache
+def _converters(table: str, names: Names) -> tuple[Callable[[Any], Any] | None, ...]:
+    kinds = [_column(table, name).type for name in names]
+    return tuple(
+        micros if isinstance(kind, Instant) else json.dumps if isinstance(kind, JSON) else None
+        for kind in kinds
+    )
+
+
+def _plain(table: str, names: Names, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the rows with the values that the driver understands."""
+    converters = _converters(table, names)
+    return [
+        tuple(
+            value if convert is None or value is None else convert(value)
+            for convert, value in zip(converters, row, strict=True)
+        )
+        for row in rows
+    ]
