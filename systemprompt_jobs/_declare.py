@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from . import hookspecs
 from .interfaces import Schedule
-from .model import EMPTY, Job, Overlap
+from .model import EMPTY, CatchUp, Job, Overlap
 
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", bound=StrEnum)
 
 
 @overload
@@ -33,6 +36,8 @@ def job(
     parameters: Mapping[str, Any] = EMPTY,
     aliases: Iterable[str] = (),
     overlap: str = "skip",
+    catch_up: str = "latest",
+    catchup_window: str | timedelta = "24h",
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
 
@@ -50,6 +55,8 @@ def job(
     parameters: Mapping[str, Any] = EMPTY,
     aliases: Iterable[str] = (),
     overlap: str = "skip",
+    catch_up: str = "latest",
+    catchup_window: str | timedelta = "24h",
 ) -> Job[P, R] | Callable[[Callable[P, R]], Job[P, R]]:
     """Declare a function as a job.
 
@@ -66,6 +73,8 @@ def job(
     - `parameters`: defaults for keyword-only arguments, as plain YAML-like values.
     - `aliases`: former names, whose configuration still applies.
     - `overlap`: `"skip"` a run while the previous one still runs, or `"allow"` both.
+    - `catch_up`: which ticks of a downtime still run: the `"latest"`, `"none"` or `"all"`.
+    - `catchup_window`: how old they may be, a `timedelta` or text such as `"24h"`.
 
     Raises TypeError for an argument of the wrong type and for methods. Wrong values (a schedule
     that does not parse, say) degrade this one job when plugins are collected.
@@ -86,7 +95,9 @@ def job(
             enabled=_typed("enabled", enabled, bool),
             parameters=MappingProxyType(dict(_typed("parameters", parameters, Mapping))),
             aliases=_strings("aliases", aliases),
-            overlap=_overlap(overlap),
+            overlap=_choice("overlap", overlap, Overlap),
+            catch_up=_choice("catch_up", catch_up, CatchUp),
+            catchup_window=_typed("catchup_window", catchup_window, (str, timedelta)),
         )
 
     return declare if function is None else declare(function)
@@ -120,12 +131,12 @@ def _strings(argument: str, values: Iterable[str]) -> tuple[str, ...]:
     return values
 
 
-def _overlap(value: object) -> Overlap:
+def _choice(argument: str, value: object, kind: type[E]) -> E:
     try:
-        return Overlap(_typed("overlap", value, str))
+        return kind(_typed(argument, value, str))
     except ValueError:
-        choices = " or ".join(repr(str(choice)) for choice in Overlap)
-        raise TypeError(f"@job(overlap=…) takes {choices}, got {value!r}") from None
+        choices = " or ".join(repr(str(choice)) for choice in kind)
+        raise TypeError(f"@job({argument}=…) takes {choices}, got {value!r}") from None
 
 
 def _first_line(doc: str | None) -> str:

@@ -252,3 +252,30 @@ def test_one_heartbeat_renews_all_that_is_held(store, clock):
     pass_time(clock, 3 * LEASE_S, busy, other)
     states = {busy.run_of(run, limit=100).state for run in runs}
     assert states == {State.RUNNING, State.CLAIMED}
+
+
+def test_a_tick_that_no_node_took_within_its_window_is_missed(store, clock):
+    gone, alive = Node(store, clock), Node(store, clock)
+    run = gone.hold(name="theirs")
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence)], clock.now())
+    clock.advance(24 * 3600)
+    alive.keeper.step()
+    assert alive.run_of(run).state is State.PENDING
+    clock.advance(1)
+    alive.keeper.step()
+    ended = alive.run_of(run)
+    assert (ended.state, ended.finished) == (State.MISSED, clock.now())
+    assert "within its catchup_window" in ended.message
+    assert (alive.taken, alive.calls.names()) == ([], ["tick_missed"])
+
+
+def test_a_run_by_hand_that_no_node_took_within_its_window_is_cancelled(store, clock):
+    gone, alive = Node(store, clock), Node(store, clock)
+    run = gone.hold(Trigger.MANUAL)
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence)], clock.now())
+    clock.advance(24 * 3600 + 1)
+    alive.keeper.step()
+    assert alive.run_of(run).state is State.CANCELLED
+    assert (alive.taken, alive.calls.names()) == ([], ["run_cancelled"])

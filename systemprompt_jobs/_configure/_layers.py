@@ -33,7 +33,15 @@ DEFAULTS = MappingProxyType(
 )
 _SCALARS = [name for name, value in DEFAULTS.items() if not isinstance(value, (dict, list))]
 _FIELDS = Scheduler.model_fields
-_PLAIN_VALUES = ("enabled", "schedule", "timezone", "enforce", "overlap")
+_PLAIN_VALUES = (
+    "enabled",
+    "schedule",
+    "timezone",
+    "enforce",
+    "overlap",
+    "catch_up",
+    "catchup_window",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,8 @@ class Entry:
     """One item of `scheduler.jobs` in one file.
 
     `path` is like `scheduler.jobs[2]`; `extension` is empty where the file does not say it.
-    `values` maps `enabled`, `schedule`, `timezone`, `enforce`, `overlap` and
-    `parameters.<name>` to what the file gives, and holds only what it gives.
+    `values` maps the other keys of the entry and `parameters.<name>` to what the file gives, and
+    holds only what it gives.
     """
 
     layer: str

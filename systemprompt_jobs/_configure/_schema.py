@@ -105,6 +105,8 @@ class JobEntry(BaseModel):
     parameters: dict[str, Any] | None = None
     enforce: Flag | None = None
     overlap: Literal["skip", "allow"] | None = None
+    catch_up: Literal["latest", "none", "all"] | None = None
+    catchup_window: Annotated[Duration, AfterValidator(_lease)] | None = None
 
 
 def check(

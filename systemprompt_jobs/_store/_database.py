@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration this code knows."""
 
 MIN_REVISION = "0001"

@@ -27,6 +27,8 @@ class JobRow:
     fingerprint: str
     next_tick: datetime | None
     last_tick: datetime | None
+    catch_up: str
+    catchup_window: int
 
 
 _COLUMNS = (
@@ -36,6 +38,8 @@ _COLUMNS = (
     job.c.fingerprint,
     job.c.next_tick,
     job.c.last_tick,
+    job.c.catch_up,
+    job.c.catchup_window,
 )
 
 
