@@ -8,18 +8,19 @@ import hashlib
 import importlib.metadata
 import uuid
 import zoneinfo
+from collections import deque
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._calendar import splay
-from ._schedule import Agenda, Decision, Stretch, decide
+from ._schedule import Agenda, Decision, Policy, Stretch, decide
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
 from .errors import ScheduleError
-from .model import Problem, State, Trigger
+from .model import CatchUp, Problem, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +39,12 @@ AHEAD = timedelta(milliseconds=250)
 _LONGEST_WAIT_S = 1.0
 """Look at the wall clock this often: it may be stepped, and the machine may sleep."""
 
+_LATE = timedelta(seconds=1)
+"""A job that catches up on all its ticks waits with later ones until the run before has ended."""
+
+_LOOK_AGAIN = timedelta(seconds=1)
+"""How often to look whether it has, should another node run it."""
+
 _BATCH = 1000
 """Jobs per claiming transaction."""
 
@@ -46,10 +53,21 @@ _BUSY_WAIT_S = 0.05
 
 
 def fingerprint(plan: Plan) -> str:
-    """Return what two plans share exactly when they have the same ticks and policies."""
-    schedule = plan.schedule.text if plan.schedule else ""
-    parts = (schedule, plan.timezone, plan.overlap, plan.splay, _zone_data_version())
+    """Return what two plans share exactly when they have the same ticks and policies.
+
+    A disabled job has no ticks, whatever its schedule.
+    """
+    schedule = plan.schedule.text if plan.enabled and plan.schedule else ""
+    window = _whole_seconds(plan.catchup_window)
+    parts = (
+        *(schedule, plan.timezone, plan.overlap, plan.splay, plan.catch_up, window),
+        _zone_data_version(),
+    )
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def _whole_seconds(duration: timedelta) -> int:
+    return max(1, round(duration.total_seconds()))
 
 
 @functools.cache
@@ -89,6 +107,8 @@ class Claimer:
         self._agenda = Agenda()
         self._broken: set[str] = set()
         self._busy = False
+        self._held_back: set[str] = set()
+        self._freed: deque[str] = deque()
 
     def install(self, parse: Callable[[str, str], Schedule]) -> None:
         """Write this node's plans over those in the database and fill the agenda.
@@ -127,6 +147,8 @@ class Claimer:
             "owner": self._node.id,
             "distribution": plan.extension.distribution,
             "version": plan.extension.version,
+            "catch_up": plan.catch_up,
+            "catchup_window": _whole_seconds(plan.catchup_window),
             "next_tick": None,
         }
 
@@ -150,7 +172,10 @@ class Claimer:
         """Decide on what was due under a plan that is being replaced."""
         assert row.next_tick is not None  # noqa: S101  # the caller asked
         try:
-            decision = decide(parse(row.schedule, row.timezone), row.next_tick, now)
+            # One at a time is over with the plan, so of `all` the newest tick runs.
+            kept = CatchUp(row.catch_up) if row.catch_up != CatchUp.ALL else CatchUp.LATEST
+            policy = Policy(kept, timedelta(seconds=row.catchup_window))
+            decision = decide(parse(row.schedule, row.timezone), row.next_tick, now, policy)
         except ScheduleError:  # of a syntax that no plugin brings any more
             decision = Decision(row.next_tick, None, row.next_tick, None)
         if self._plans[row.id].enabled or decision.run is None:
@@ -162,7 +187,10 @@ class Claimer:
     def step(self) -> float | None:
         """Claim what is due; return the seconds until there may be more."""
         self._busy = False
-        due = self._agenda.due(self._clock.now() + AHEAD)
+        now = self._clock.now()
+        while self._freed:
+            self._agenda.set(self._freed.popleft(), now)
+        due = self._agenda.due(now + AHEAD)
         for start in range(0, len(due), _BATCH):
             self._took(self._claim(due[start : start + _BATCH]))
         first = self._agenda.first()
@@ -171,27 +199,56 @@ class Claimer:
         until = (first - AHEAD - self._clock.now()).total_seconds()
         return min(max(until, _BUSY_WAIT_S if self._busy else 0.0), _LONGEST_WAIT_S)
 
+    def ended(self, run: Run) -> bool:
+        """Note that a run has ended; return whether a tick waits for that. Any thread may call."""
+        if run.job_id not in self._held_back:
+            return False
+        self._freed.append(run.job_id)
+        return True
+
     def _claim(self, due: Sequence[str]) -> list[Run]:
         decisions: dict[str, Decision] = {}
         with self._store.write() as connection:
             rows = job_rows.lock(connection, due, skip_locked=True)
             now = self._clock.read(connection)
+            held_back = self._hold_back(connection, rows, now)
             for id_ in due:
                 row = rows.get(id_)
-                if row and self._owns(row) and row.next_tick and row.next_tick <= now + AHEAD:
+                if row and id_ not in held_back and self._is_due(row, now):
                     decision = self._decide(row, now)
                     if decision is not None:
                         decisions[id_] = decision
             claimed = self._record(connection, decisions, now)
         self._busy |= len(rows) < len(due)
         for id_ in due:
-            row = rows.get(id_)
             if id_ in decisions:
                 self._agenda.set(id_, decisions[id_].next)
-            elif row is not None:  # another node was faster, or the plan is not ours any more
-                ours = self._owns(row) and id_ not in self._broken
-                self._agenda.set(id_, row.next_tick if ours else None)
+            elif id_ in rows:  # another node was faster, or the plan is not ours any more
+                self._agenda.set(id_, self._look_at(rows[id_], now))
         return claimed
+
+    def _is_due(self, row: JobRow, now: datetime) -> bool:
+        return self._owns(row) and row.next_tick is not None and row.next_tick <= now + AHEAD
+
+    def _look_at(self, row: JobRow, now: datetime) -> datetime | None:
+        """Return when to look at a job that was not claimed."""
+        if not self._owns(row) or row.id in self._broken:
+            return None
+        return now + AHEAD + _LOOK_AGAIN if row.id in self._held_back else row.next_tick
+
+    def _hold_back(
+        self, connection: Connection, rows: Mapping[str, JobRow], now: datetime
+    ) -> set[str]:
+        """Return the jobs that catch up one tick at a time and whose last run has not ended."""
+        late = [
+            row.id
+            for row in rows.values()
+            if self._plans[row.id].catch_up is CatchUp.ALL and self._is_due(row, now - _LATE)
+        ]
+        found = run_rows.unfinished(connection, late)
+        self._held_back.difference_update(rows)
+        self._held_back |= found
+        return found
 
     def _decide(self, row: JobRow, now: datetime) -> Decision | None:
         """Decide on a job's due ticks; a plugin's schedule that raises concerns that job alone."""
@@ -199,7 +256,7 @@ class Claimer:
         assert plan.schedule is not None  # noqa: S101  # a plan without one has no tick
         assert row.next_tick is not None  # noqa: S101  # the caller asked
         try:
-            return decide(plan.schedule, row.next_tick, now)
+            return decide(plan.schedule, row.next_tick, now, _policy(plan))
         except Exception as error:  # noqa: BLE001
             self._broken.add(row.id)
             reason = f"its schedule raised {type(error).__name__}: {error}; it is not due any more"
@@ -246,6 +303,7 @@ class Claimer:
             **values,
             "tick_at": tick,
             "available_at": tick + splay(plan.id, tick, limit),
+            "available_until": tick + plan.splay + plan.catchup_window,
             "node": self._node.id,
             "lease_until": self._lease_until(),
         }
@@ -260,6 +318,10 @@ class Claimer:
             "count": stretch.count,
             "finished": now,
         }
+
+
+def _policy(plan: Plan) -> Policy:
+    return Policy(plan.catch_up, plan.catchup_window)
 
 
 def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[str, Any]:
@@ -285,6 +347,7 @@ def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[st
         "fingerprint": fingerprint(plan),
         "distribution": plan.extension.distribution,
         "version": plan.extension.version,
+        "available_until": now + plan.catchup_window,
         "created": now,
         "finished": None,
     }

@@ -6,15 +6,17 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from . import hookspecs
 from .interfaces import Schedule
-from .model import EMPTY, Job, Overlap
+from .model import EMPTY, CatchUp, Job, Overlap
 
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", bound=StrEnum)
 
 
 @overload
@@ -35,6 +37,8 @@ def job(
     aliases: Iterable[str] = (),
     overlap: str = "skip",
     splay: str | timedelta = "0s",
+    catch_up: str = "latest",
+    catchup_window: str | timedelta = "24h",
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
 
@@ -53,6 +57,8 @@ def job(
     aliases: Iterable[str] = (),
     overlap: str = "skip",
     splay: str | timedelta = "0s",
+    catch_up: str = "latest",
+    catchup_window: str | timedelta = "24h",
 ) -> Job[P, R] | Callable[[Callable[P, R]], Job[P, R]]:
     """Declare a function as a job.
 
@@ -71,6 +77,8 @@ def job(
     - `overlap`: `"skip"` a run while the previous one still runs, or `"allow"` both.
     - `splay`: delay each tick by less than this (`"5m"` or a timedelta), always the same for one
       job and tick, so that jobs of one schedule do not all start together.
+    - `catch_up`: which ticks of a downtime still run: the `"latest"`, `"none"` or `"all"`.
+    - `catchup_window`: how old they may be, a `timedelta` or text such as `"24h"`.
 
     Raises TypeError for an argument of the wrong type and for methods. Wrong values (a schedule
     that does not parse, say) degrade this one job when plugins are collected.
@@ -91,8 +99,10 @@ def job(
             enabled=_typed("enabled", enabled, bool),
             parameters=MappingProxyType(dict(_typed("parameters", parameters, Mapping))),
             aliases=_strings("aliases", aliases),
-            overlap=_overlap(overlap),
+            overlap=_choice("overlap", overlap, Overlap),
             splay=_typed("splay", splay, (str, timedelta)),
+            catch_up=_choice("catch_up", catch_up, CatchUp),
+            catchup_window=_typed("catchup_window", catchup_window, (str, timedelta)),
         )
 
     return declare if function is None else declare(function)
@@ -126,12 +136,12 @@ def _strings(argument: str, values: Iterable[str]) -> tuple[str, ...]:
     return values
 
 
-def _overlap(value: object) -> Overlap:
+def _choice(argument: str, value: object, kind: type[E]) -> E:
     try:
-        return Overlap(_typed("overlap", value, str))
+        return kind(_typed(argument, value, str))
     except ValueError:
-        choices = " or ".join(repr(str(choice)) for choice in Overlap)
-        raise TypeError(f"@job(overlap=…) takes {choices}, got {value!r}") from None
+        choices = " or ".join(repr(str(choice)) for choice in kind)
+        raise TypeError(f"@job({argument}=…) takes {choices}, got {value!r}") from None
 
 
 def _first_line(doc: str | None) -> str:

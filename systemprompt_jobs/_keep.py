@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ._clock import boot_id
 from ._store import nodes as node_rows
 from ._store import runs as run_rows
+from .model import Report, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -144,7 +145,18 @@ class Keeper:
             if not run_rows.any_pending(connection, now):
                 return
         with self._store.write() as connection:
+            given_up = run_rows.give_up_pending(connection, now)
             runs = run_rows.take_pending(
                 connection, self._job_ids, self._node.id, now, self.lease_until(), room
             )
+        for run in given_up:
+            self._observe_given_up(run)
         self._took(runs)
+
+    def _observe_given_up(self, run: Run) -> None:
+        if run.state is State.MISSED:
+            self._observer.put("tick_missed", run=run)
+            return
+        at = run.finished or self._clock.now()
+        report = Report(State.CANCELLED, at, at, message=run.message)
+        self._observer.put("run_cancelled", run=run, report=report)

@@ -194,6 +194,8 @@ class LiveNode:
         self._executor.submit(work)
 
     def _ended(self, run: Run) -> None:
+        if self._claimer.ended(run):
+            self._claim_loop.wake()
         answer = self._awaited.pop(run.id, None)
         if answer is not None:
             answer.put(run)

@@ -7,13 +7,29 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from .model import CatchUp
+
 if TYPE_CHECKING:
     from .interfaces import Schedule
 
 CATCHUP_WINDOW = timedelta(hours=24)
 """A missed tick older than this is not caught up."""
 
+PUNCTUAL = timedelta(seconds=60)
+"""Without catching up, a tick runs when it is no later than this."""
+
 _INSTANT = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which ticks of a downtime still run, and how old they may be."""
+
+    catch_up: CatchUp = CatchUp.LATEST
+    window: timedelta = CATCHUP_WINDOW
+
+
+LATEST = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +55,31 @@ class Decision:
     next: datetime | None
 
 
-def decide(schedule: Schedule, due: datetime, now: datetime) -> Decision:
+def decide(schedule: Schedule, due: datetime, now: datetime, policy: Policy = LATEST) -> Decision:
     """Settle the ticks from `due` (the job's next tick) up to `now`.
 
-    One that lies ahead of `now` is settled alone: it was claimed early. Of those behind, the
-    newest runs and the others are missed; one older than the catch-up window is missed too.
+    One that lies ahead of `now` is settled alone: it was claimed early. Of those behind, one
+    runs: the newest, or under `all` the oldest inside the window, and the younger ones are
+    settled by later calls. Those before it are missed, and so is the newest where it is older
+    than the window, or under `none` than a minute.
     Nothing is walked, so a year of a per-second schedule costs no more than a minute.
     """
-    newest = due
-    if due <= now:
-        newest = max(due, schedule.previous(now + _INSTANT) or due)
-    following = schedule.next(newest)
-    if now - newest > CATCHUP_WINDOW:
-        return Decision(None, _stretch(schedule, due, newest), newest, following)
-    if newest == due:
-        return Decision(newest, None, newest, following)
-    last_missed = schedule.previous(newest) or due
-    return Decision(newest, _stretch(schedule, due, last_missed), newest, following)
+    if due > now:
+        return Decision(due, None, due, schedule.next(due))
+    newest = max(due, schedule.previous(now + _INSTANT) or due)
+    window = policy.window
+    if policy.catch_up is CatchUp.NONE:
+        window = min(window, PUNCTUAL)
+    if now - newest > window:
+        missed = _stretch(schedule, due, newest)
+        return Decision(None, missed, newest, schedule.next(newest))
+    run = newest
+    if policy.catch_up is CatchUp.ALL:
+        run = due if now - due <= window else schedule.next(now - window - _INSTANT) or newest
+    if run == due:
+        return Decision(run, None, run, schedule.next(run))
+    missed = _stretch(schedule, due, schedule.previous(run) or due)
+    return Decision(run, missed, run, schedule.next(run))
 
 
 def _stretch(schedule: Schedule, first: datetime, last: datetime) -> Stretch:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from .interfaces import Schedule
 
@@ -52,6 +53,14 @@ class Overlap(StrEnum):
     ALLOW = "allow"
 
 
+class CatchUp(StrEnum):
+    """Which of the ticks that went by without a scheduler still run."""
+
+    LATEST = "latest"
+    NONE = "none"
+    ALL = "all"
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Job(Generic[P, R_co]):
     """What a plugin declares: a function and its author's defaults.
@@ -72,6 +81,8 @@ class Job(Generic[P, R_co]):
     aliases: tuple[str, ...] = ()
     overlap: Overlap = Overlap.SKIP
     splay: str | timedelta = "0s"
+    catch_up: CatchUp = CatchUp.LATEST
+    catchup_window: str | timedelta = "24h"
 
     def __post_init__(self) -> None:
         # What functools.update_wrapper does, past the frozen __setattr__.
@@ -226,6 +237,8 @@ class Plan:
     parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     config: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     listed: bool = False
+    catch_up: CatchUp = CatchUp.LATEST
+    catchup_window: timedelta = timedelta(hours=24)
     sources: Mapping[str, tuple[Source, ...]] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
 

@@ -13,11 +13,12 @@ from systemprompt_jobs._claim import AHEAD, Claimer
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import queries
+from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import job as job_table
 from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs.errors import StoreError
-from systemprompt_jobs.model import Overlap, State
-from tests.support import START, ManualClock, make_plan
+from systemprompt_jobs.model import CatchUp, Overlap, State
+from tests.support import START, ManualClock, make_plan, report
 
 SECOND = timedelta(seconds=1)
 
@@ -204,6 +205,9 @@ def test_a_plan_that_another_node_replaced_is_not_claimed_any_more(store, clock)
         {"timezone": "Europe/Berlin"},
         {"overlap": Overlap.ALLOW},
         {"splay": timedelta(seconds=9)},
+        {"catch_up": CatchUp.NONE},
+        {"catchup_window": timedelta(hours=1)},
+        {"enabled": False},
     ],
 )
 def test_each_part_of_a_plan_that_decides_ticks_is_in_its_fingerprint(store, clock, other):
@@ -375,3 +379,116 @@ def test_splay_never_reaches_the_next_tick(store, clock):
     scheduler = Scheduler(store, clock, *plans).install()
     scheduler.second()
     assert all(run.tick <= run.due < run.tick + SECOND for run in scheduler.taken)
+
+
+EVERY_MINUTE = "0 * * * * *"
+
+
+def finish(scheduler, run):
+    """Start and end a claimed run, as the recorder does."""
+    now = scheduler.clock.now()
+    with scheduler.store.write() as connection:
+        started, _ = run_rows.gate(connection, [run], now, 0)
+        run_rows.finish(connection, [(r, report(r, scheduler.clock)) for r in started])
+    assert [r.id for r in started] == [run.id]
+
+
+def covered(store):
+    """Return every tick that a row covers, one item for each time it is covered."""
+    with store.read() as connection:
+        rows = queries.history(connection, limit=10_000)
+    schedule = cron(EVERY_MINUTE)
+    return sorted(
+        tick
+        for row in rows
+        for tick in [row.tick, *schedule.between(row.tick, row.last_tick or row.tick)]
+    )
+
+
+def minute(n):
+    return START + timedelta(minutes=n)
+
+
+class TestCatchingUpOnAll:
+    PLAN = make_plan(schedule=EVERY_MINUTE, catch_up=CatchUp.ALL)
+
+    def test_ticks_run_one_at_a_time_oldest_first(self, store, clock):
+        Scheduler(store, clock, self.PLAN).install()
+        clock.advance(5 * 60 + 30)
+        again = Scheduler(store, clock, self.PLAN).install()
+        for n in range(1, 6):
+            again.claimer.step()
+            again.claimer.step()
+            assert again.ticks() == [minute(k) for k in range(1, n + 1)]
+            run = again.taken[-1]
+            finish(again, run)
+            assert again.claimer.ended(run) == (n < 5)
+        assert covered(store) == [minute(k) for k in range(1, 6)]
+        assert again.missed == []
+
+    def test_a_run_that_ended_on_another_node_is_noticed_within_a_second_or_two(self, store, clock):
+        one = Scheduler(store, clock, self.PLAN).install()
+        two = Scheduler(store, clock, self.PLAN).install()
+        clock.advance(150)
+        one.claimer.step()
+        two.claimer.step()
+        assert (one.ticks(), two.ticks()) == ([minute(1)], [])
+        finish(one, one.taken[0])
+        two.second()
+        two.second()
+        assert two.ticks() == [minute(2)]
+
+    def test_while_it_waits_it_does_not_keep_the_claimer_busy(self, store, clock):
+        Scheduler(store, clock, self.PLAN).install()
+        clock.advance(150)
+        again = Scheduler(store, clock, self.PLAN).install()
+        again.claimer.step()
+        assert again.claimer.step() == pytest.approx(1, abs=0.01)
+
+    def test_what_is_older_than_the_window_is_one_missed_row(self, store, clock):
+        plan = make_plan(
+            schedule=EVERY_MINUTE, catch_up=CatchUp.ALL, catchup_window=timedelta(minutes=3)
+        )
+        Scheduler(store, clock, plan).install()
+        clock.advance(10 * 60)
+        again = Scheduler(store, clock, plan).install()
+        again.claimer.step()
+        assert again.ticks() == [minute(7)]
+        assert [(run.tick, run.last_tick, run.count) for run in again.missed] == [
+            (minute(1), minute(6), 6)
+        ]
+
+    def test_on_time_a_tick_does_not_wait_for_the_run_before(self, store, clock):
+        scheduler = Scheduler(store, clock, self.PLAN).install()
+        for _ in range(2):
+            clock.advance(60)
+            scheduler.claimer.step()
+        assert scheduler.ticks() == [minute(1), minute(2)]
+
+    def test_when_its_plan_is_replaced_the_newest_tick_runs_and_the_rest_is_missed(
+        self, store, clock
+    ):
+        Scheduler(store, clock, self.PLAN).install()
+        clock.advance(5 * 60)
+        changed = Scheduler(store, clock, make_plan(schedule="0 0 * * * *")).install()
+        assert changed.ticks() == [minute(5)]
+        assert [run.count for run in changed.missed] == [4]
+
+
+def test_without_catching_up_the_downtime_is_missed(store, clock):
+    plan = make_plan(schedule=EVERY_MINUTE, catch_up=CatchUp.NONE)
+    Scheduler(store, clock, plan).install()
+    clock.advance(3600 - 30)
+    again = Scheduler(store, clock, plan).install()
+    again.claimer.step()
+    assert again.ticks() == [minute(59)]  # no more than a minute late
+    assert [run.count for run in again.missed] == [58]
+
+
+def test_ticks_due_under_the_old_plan_are_settled_by_its_policy(store, clock):
+    hourly = make_plan(schedule="0 0 * * * *", catch_up=CatchUp.NONE)
+    Scheduler(store, clock, hourly).install()
+    clock.advance(3600 + 61)
+    changed = Scheduler(store, clock, make_plan(schedule=EVERY_MINUTE)).install()
+    assert changed.ticks() == []
+    assert [(run.tick, run.count) for run in changed.missed] == [(minute(60), 1)]

@@ -282,3 +282,30 @@ def test_leases_of_all_hosts_count_on_the_databases_clock(make_store):
     two.clock.local.advance(LEASE_S)
     two.keeper.step()
     assert one.run_of(run).state is State.RUNNING
+
+
+def test_a_tick_that_no_node_took_within_its_window_is_missed(store, clock):
+    gone, alive = Node(store, clock), Node(store, clock)
+    run = gone.hold(name="theirs")
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence)], clock.now())
+    clock.advance(24 * 3600)
+    alive.keeper.step()
+    assert alive.run_of(run).state is State.PENDING
+    clock.advance(1)
+    alive.keeper.step()
+    ended = alive.run_of(run)
+    assert (ended.state, ended.finished) == (State.MISSED, clock.now())
+    assert "within its catchup_window" in ended.message
+    assert (alive.taken, alive.calls.names()) == ([], ["tick_missed"])
+
+
+def test_a_run_by_hand_that_no_node_took_within_its_window_is_cancelled(store, clock):
+    gone, alive = Node(store, clock), Node(store, clock)
+    run = gone.hold(Trigger.MANUAL)
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence)], clock.now())
+    clock.advance(24 * 3600 + 1)
+    alive.keeper.step()
+    assert alive.run_of(run).state is State.CANCELLED
+    assert (alive.taken, alive.calls.names()) == ([], ["run_cancelled"])

@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 import pytest
 
 from systemprompt_jobs._calendar import cron
-from systemprompt_jobs._schedule import CATCHUP_WINDOW, Agenda, Decision, Stretch, decide
+from systemprompt_jobs._schedule import CATCHUP_WINDOW, Agenda, Decision, Policy, Stretch, decide
+from systemprompt_jobs.model import CatchUp
 from tests.support import START
 
 EVERY_MINUTE = cron("0 * * * * *")
+HOURLY = cron("0 0 * * * *")
 MINUTE = timedelta(minutes=1)
 
 
@@ -57,6 +59,63 @@ def test_a_tick_older_than_the_catch_up_window_is_missed():
     assert late.run is None
     assert late.missed == Stretch(due, due, 1)
     assert late.next == datetime(2027, 1, 1, tzinfo=START.tzinfo)
+
+
+NONE = Policy(CatchUp.NONE)
+ALL = Policy(CatchUp.ALL)
+
+
+def test_without_catching_up_a_tick_runs_up_to_a_minute_late():
+    assert decide(HOURLY, minutes(60), minutes(61), NONE).run == minutes(60)
+    late = decide(HOURLY, minutes(60), minutes(61) + timedelta(seconds=1), NONE)
+    assert (late.run, late.missed) == (None, Stretch(minutes(60), minutes(60), 1))
+    assert late.next == minutes(120)
+
+
+def test_catching_up_on_all_runs_the_oldest_and_leaves_the_others_due():
+    assert decide(EVERY_MINUTE, minutes(5), minutes(65.5), ALL) == Decision(
+        run=minutes(5), missed=None, last=minutes(5), next=minutes(6)
+    )
+
+
+def test_catching_up_on_all_misses_what_is_older_than_the_window():
+    policy = Policy(CatchUp.ALL, timedelta(minutes=10))
+    assert decide(EVERY_MINUTE, minutes(5), minutes(65), policy) == Decision(
+        run=minutes(55),
+        missed=Stretch(minutes(5), minutes(54), 50),
+        last=minutes(55),
+        next=minutes(56),
+    )
+
+
+def test_a_year_of_all_of_a_per_second_job_is_not_walked():
+    began = time.perf_counter()
+    now = START + timedelta(days=365)
+    decision = decide(cron("* * * * * *"), START, now, ALL)
+    assert time.perf_counter() - began < 5
+    assert decision.run == now - timedelta(hours=24)
+    assert decision.missed == Stretch(
+        START, now - timedelta(hours=24, seconds=1), (365 - 1) * 86_400
+    )
+
+
+@pytest.mark.parametrize("catch_up", CatchUp)
+@pytest.mark.parametrize("window_s", [1, 90, 3600])
+@pytest.mark.parametrize("due_after_s", [0.0, 59.5, 60, 600.25, 90_000])
+def test_under_each_policy_every_due_tick_is_covered_exactly_once(catch_up, window_s, due_after_s):
+    due, now = minutes(1), minutes(1) + timedelta(seconds=due_after_s)
+    expected, covered = 1 + EVERY_MINUTE.count(due, now), 0
+    tick = due
+    while tick is not None and tick <= now:
+        decision = decide(EVERY_MINUTE, tick, now, Policy(catch_up, timedelta(seconds=window_s)))
+        if decision.missed:
+            assert decision.missed.first == tick
+            covered += decision.missed.count
+        if decision.run:
+            assert now - decision.run <= timedelta(seconds=window_s)
+            covered += 1
+        tick = decision.next
+    assert covered == expected
 
 
 def test_a_year_of_a_per_second_job_is_settled_in_one_stretch_without_walking():

@@ -33,7 +33,16 @@ DEFAULTS = MappingProxyType(
 )
 _SCALARS = [name for name, value in DEFAULTS.items() if not isinstance(value, (dict, list))]
 _FIELDS = Scheduler.model_fields
-_PLAIN_VALUES = ("enabled", "schedule", "timezone", "enforce", "overlap", "splay")
+_PLAIN_VALUES = (
+    "enabled",
+    "schedule",
+    "timezone",
+    "enforce",
+    "overlap",
+    "splay",
+    "catch_up",
+    "catchup_window",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +50,8 @@ class Entry:
     """One item of `scheduler.jobs` in one file.
 
     `path` is like `scheduler.jobs[2]`; `extension` is empty where the file does not say it.
-    `values` maps `enabled`, `schedule`, `timezone`, `enforce`, `overlap`,
-    `splay` and `parameters.<name>` to what the file gives, and holds only what it gives.
+    `values` maps the other keys of the entry and `parameters.<name>` to what the file gives, and
+    holds only what it gives.
     """
 
     layer: str

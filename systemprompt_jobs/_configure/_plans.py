@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _durations, _parameters
 from .._calendar import check_zone
 from ..errors import ConfigurationError, ParameterError, ScheduleError
-from ..model import EMPTY, Overlap, Plan, Problem, Source
+from ..model import EMPTY, CatchUp, Overlap, Plan, Problem, Source
 from ._entries import match_entries
 from ._project import CONFIG
 from ._settings import in_file_order
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     Parse = Callable[[str, str], Schedule]
 
 _PARAMETER = "parameters."
+
+_SHORTEST_WINDOW = timedelta(seconds=1)
+_LONGEST_WINDOW = timedelta(days=36_500)
+"""Longer ones mean the same, and instants would leave the calendar."""
 
 
 def make_plans(settings: Settings, collection: Collection, parse: Parse) -> tuple[Plan, ...]:
@@ -86,6 +90,7 @@ class _Draft:
         starts_up = self._job.run_on_startup and enabled and self._enabled_by_operations()
         parameters = self._parameters(needed=enabled and (schedule is not None or starts_up))
         splay = self._duration("splay")
+        window = self._catchup_window()
         own = [Problem(self.id, flaw, self._job.place) for flaw in self.flaws]
         return Plan(
             id=self.id,
@@ -101,6 +106,8 @@ class _Draft:
             parameters=MappingProxyType(parameters),
             config=self._settings.extensions.get(self._collected.extension.name, EMPTY),
             listed=bool(self._entries),
+            catch_up=CatchUp(self._last("catch_up")),
+            catchup_window=window,
             sources=MappingProxyType(self._sources),
             problem=degraded or next(iter(own), None),
         )
@@ -115,6 +122,8 @@ class _Draft:
         yield "enforce", (Source(value=False, layer="default"),)
         yield "overlap", (self._declare(str(job.overlap)),)
         yield "splay", (self._declare(job.splay),)
+        yield "catch_up", (self._declare(str(job.catch_up)),)
+        yield "catchup_window", (self._declare(job.catchup_window),)
         for name, value in job.parameters.items():
             yield f"{_PARAMETER}{name}", (self._declare(value),)
 
@@ -169,6 +178,16 @@ class _Draft:
         except ValueError as error:
             self._flaw("timezone", error)
             return self._settings.timezone
+
+    def _catchup_window(self) -> timedelta:
+        try:
+            window = _durations.parse(self._last("catchup_window"))
+        except ValueError as error:  # the author's: the files' values were checked when read
+            self._flaw("catchup_window", error)
+            return _LONGEST_WINDOW
+        if window < _SHORTEST_WINDOW:
+            self._flaw("catchup_window", ValueError("must be at least 1s"))
+        return min(max(window, _SHORTEST_WINDOW), _LONGEST_WINDOW)
 
     def _schedule(self, zone: str) -> Schedule | None:
         """Read every file's schedule, so that a wrong one is found even below a right one."""

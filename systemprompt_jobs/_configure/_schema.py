@@ -106,6 +106,8 @@ class JobEntry(BaseModel):
     enforce: Flag | None = None
     overlap: Literal["skip", "allow"] | None = None
     splay: Duration | None = None
+    catch_up: Literal["latest", "none", "all"] | None = None
+    catchup_window: Annotated[Duration, AfterValidator(_lease)] | None = None
 
 
 def check(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..interfaces import Clock
     from ._backend import Backend, StoreClock
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration this code knows."""
 
 MIN_REVISION = "0001"

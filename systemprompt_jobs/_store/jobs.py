@@ -27,9 +27,20 @@ class JobRow:
     fingerprint: str
     next_tick: datetime | None
     last_tick: datetime | None
+    catch_up: str
+    catchup_window: int
 
 
-_COLUMNS = ("id", "schedule", "timezone", "fingerprint", "next_tick", "last_tick")
+_COLUMNS = (
+    "id",
+    "schedule",
+    "timezone",
+    "fingerprint",
+    "next_tick",
+    "last_tick",
+    "catch_up",
+    "catchup_window",
+)
 
 
 def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> dict[str, JobRow]:
@@ -40,8 +51,8 @@ def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> di
     """
     how = "FOR UPDATE SKIP LOCKED" if skip_locked else "FOR UPDATE"
     return {
-        id_: JobRow(id_, schedule, timezone, fingerprint, instant(next_), instant(last))
-        for id_, schedule, timezone, fingerprint, next_, last in select_many(
+        id_: JobRow(id_, schedule, zone, fingerprint, instant(next_), instant(last), *policy)
+        for id_, schedule, zone, fingerprint, next_, last, *policy in select_many(
             connection, job, _COLUMNS, "id", ids, how
         )
     }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row
 
 _RUN_COLUMNS = (
     run.c.id,
@@ -279,7 +279,7 @@ def take_pending(
     known = set(job_ids)
     rows = connection.execute(
         select(*_RUN_COLUMNS)
-        .where(run.c.state == State.PENDING, run.c.available_at <= now)
+        .where(run.c.state == State.PENDING, run.c.available_at <= now, ~_outdated(now))
         .order_by(run.c.available_at, run.c.id)
         .with_for_update(skip_locked=True)
     )
@@ -347,3 +347,48 @@ def any_pending(connection: Connection, now: datetime) -> bool:
         ).scalar()
         is not None
     )
+
+
+def _outdated(now: datetime) -> ColumnElement[bool]:
+    """Pending for longer than the job's catch-up window."""
+    return and_(run.c.available_until.is_not(None), run.c.available_until < now)
+
+
+def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
+    """End the runs that waited for a node until their catch-up window was over; return them.
+
+    Ticks are `missed`, others `cancelled`. Uses the partial index `jobs_run_pending`.
+    """
+    rows = connection.execute(
+        select(*_RUN_COLUMNS)
+        .where(run.c.state == State.PENDING, _outdated(now))
+        .with_for_update(skip_locked=True)
+    )
+    message = "no node took it within its catchup_window"
+    ended = [
+        replace(
+            found,
+            state=State.MISSED if found.trigger is Trigger.SCHEDULE else State.CANCELLED,
+            finished=now,
+            message=message,
+        )
+        for found in map(to_run, rows)
+    ]
+    _end_runs(connection, ended)
+    return ended
+
+
+def unfinished(connection: Connection, job_ids: Sequence[str]) -> set[str]:
+    """Return those of the jobs (at most a claim's batch) with a scheduled run not yet ended.
+
+    Uses the partial indexes `jobs_run_held` and `jobs_run_pending`.
+    """
+    open_ = or_(HELD, run.c.state == State.PENDING)
+    if not job_ids:
+        return set()
+    found = connection.execute(
+        select(run.c.job_id)
+        .where(run.c.job_id.in_(job_ids), run.c.trigger == Trigger.SCHEDULE, open_)
+        .distinct()
+    )
+    return set(found.scalars())

@@ -99,6 +99,8 @@ job = Table(
     Column("paused_until", Instant),
     Column("note", Text),
     Column("by", Text),
+    Column("catch_up", Text, nullable=False, server_default="latest"),
+    Column("catchup_window", BigInteger, nullable=False, server_default=text("86400")),
     Column("revision", BigInteger, nullable=False, server_default=text("0")),
     Index("jobs_job_next_tick", "next_tick"),
 )

@@ -9,7 +9,7 @@ import pytest
 from systemprompt_jobs import job
 from systemprompt_jobs._calendar import cron
 from systemprompt_jobs._configure import make_plans, make_warnings
-from systemprompt_jobs.model import Collection, Extension, Overlap, Place, Problem, Source
+from systemprompt_jobs.model import CatchUp, Collection, Extension, Overlap, Place, Problem, Source
 
 AT = "services/scheduler/config.yaml"
 
@@ -32,6 +32,8 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
         "enforce": (Source(False, "default"),),
         "overlap": (Source("skip", "job", by_job),),
         "splay": (Source("0s", "job", by_job),),
+        "catch_up": (Source("latest", "job", by_job),),
+        "catchup_window": (Source("24h", "job", by_job),),
         "parameters.limit": (Source(5, "job", by_job),),
     }
 
@@ -375,3 +377,37 @@ def test_splay_is_layered_like_every_value(folder, make_collection):
     assert folder.plans(collection)["shop:cleanup"].splay == timedelta(minutes=5)
     folder.write(config=entries("{extension: shop, job: cleanup, splay: 90}"))
     assert folder.plans(collection)["shop:cleanup"].splay == timedelta(seconds=90)
+
+
+def test_files_override_how_a_job_catches_up(folder, make_collection):
+    @job(schedule="0 0 * * * *", catch_up="all", catchup_window="2h")
+    def cleanup(): ...
+
+    declared = folder.plans(make_collection(cleanup))["shop:cleanup"]
+    assert (declared.catch_up, declared.catchup_window) == (CatchUp.ALL, timedelta(hours=2))
+    folder.write(
+        config=entries("{extension: shop, job: cleanup, catch_up: none}"),
+        profile=entries("{extension: shop, job: cleanup, catchup_window: 5m}"),
+    )
+    plan = folder.plans(make_collection(cleanup))["shop:cleanup"]
+    assert (plan.catch_up, plan.catchup_window) == (CatchUp.NONE, timedelta(minutes=5))
+    assert [source.layer for source in plan.sources["catchup_window"]] == ["job", "profile.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("window", "reason"), [("soon", "'soon' is no duration"), ("0s", "must be at least 1s")]
+)
+def test_an_authors_wrong_window_degrades_the_job(folder, make_collection, window, reason):
+    @job(schedule="0 0 * * * *", catchup_window=window)
+    def cleanup(): ...
+
+    problem = folder.plans(make_collection(cleanup))["shop:cleanup"].problem
+    assert reason in problem.reason
+
+
+def test_a_window_longer_than_the_calendar_is_cut(folder, make_collection):
+    @job(schedule="0 0 * * * *", catchup_window="500000w")
+    def cleanup(): ...
+
+    plan = folder.plans(make_collection(cleanup))["shop:cleanup"]
+    assert plan.catchup_window == timedelta(days=36_500)

@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from systemprompt_jobs._store import Store, _database
 from systemprompt_jobs._store._postgresql import TIMEOUTS
+from systemprompt_jobs._store.schema import job as job_table
 from systemprompt_jobs._store.schema import metadata, schema_version
 from systemprompt_jobs._store.schema import node as node_table
 from systemprompt_jobs.errors import StoreError, StoreUnusableError
@@ -114,6 +115,38 @@ def test_reading_needs_a_schema(empty):
     store.backend.create()
     with pytest.raises(StoreUnusableError, match="no schema yet: start the scheduler once"):
         store.check()
+    store.close()
+
+
+def test_a_database_of_the_first_schema_is_migrated_with_all_its_data(tmp_path):
+    store = open_store(tmp_path / "jobs.db")
+    store.prepare()
+    with store.write() as connection:
+        for column in ("catch_up", "catchup_window"):
+            connection.exec_driver_sql(f"ALTER TABLE jobs_job DROP COLUMN {column}")
+        connection.exec_driver_sql("UPDATE jobs_alembic_version SET version_num = '0001'")
+        connection.execute(schema_version.update().values(revision="0001", min_revision="0001"))
+        old = (  # what a node of the first schema writes
+            "INSERT INTO jobs_job (id, extension, name, schedule, timezone, fingerprint, owner,"
+            " distribution, version, last_tick) VALUES"
+        )
+        connection.exec_driver_sql(f"{old} ('e:a','e','a','','UTC','f','n','d','1',7000000)")
+    with pytest.raises(StoreUnusableError, match="older schema 0001"):
+        store.check()
+    store.prepare()
+    store.check()
+    with store.write() as connection:
+        connection.exec_driver_sql(f"{old} ('e:b','e','b','','UTC','f','n','d','1',8000000)")
+    with store.read() as connection:
+        rows = connection.execute(
+            select(job_table.c.id, job_table.c.last_tick, job_table.c.catch_up)
+        ).all()
+        minimum = connection.execute(select(schema_version.c.min_revision)).scalar()
+    assert [(row.id, row.last_tick.second, row.catch_up) for row in rows] == [
+        ("e:a", 7, "latest"),
+        ("e:b", 8, "latest"),
+    ]
+    assert minimum == "0001"  # older nodes may go on beside newer ones
     store.close()
 
 
