@@ -90,6 +90,7 @@ class Claimer:
         self._agenda = Agenda()
         self._broken: set[str] = set()
         self._busy = False
+        self._in_doubt = False
 
     def install(self, parse: Callable[[str, str], Schedule]) -> None:
         """Write this node's plans over those in the database and fill the agenda.
@@ -163,14 +164,25 @@ class Claimer:
     def step(self) -> float | None:
         """Claim what is due; return the seconds until there may be more."""
         self._busy = False
+        if self._in_doubt:
+            self._read_back()
         due = self._agenda.due(self._clock.now() + AHEAD)
         for start in range(0, len(due), _BATCH):
+            self._in_doubt = True
             self._took(self._claim(due[start : start + _BATCH]))
+            self._in_doubt = False
         first = self._agenda.first()
         if first is None:
             return None
         until = (first - AHEAD - self._clock.now()).total_seconds()
         return min(max(until, _BUSY_WAIT_S if self._busy else 0.0), _LONGEST_WAIT_S)
+
+    def _read_back(self) -> None:
+        """Take what a claim has got whose commit was never answered."""
+        with self._store.write() as connection:
+            claimed = run_rows.claimed_by(connection, self._node.id)
+        self._took(claimed)
+        self._in_doubt = False
 
     def _claim(self, due: Sequence[str]) -> list[Run]:
         decisions: dict[str, Decision] = {}
