@@ -58,6 +58,10 @@ bench-schedules: $(INSTALLED_DEV) ## time the next tick against other cron libra
 	$(BIN)/pip install --quiet --group bench
 	$(BIN)/python tests/bench/bench_schedules.py
 
+.PHONY: bench-store
+bench-store: $(INSTALLED_DEV) ## time recorded runs on SQLite and PostgreSQL
+	$(BIN)/python -m tests.bench.bench_store
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf $(VENV) $(DEMO) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -109,6 +109,7 @@ class Claimer:
         self._busy = False
         self._held_back: set[str] = set()
         self._freed: deque[str] = deque()
+        self._in_doubt = False
 
     def install(self, parse: Callable[[str, str], Schedule]) -> None:
         """Write this node's plans over those in the database and fill the agenda.
@@ -188,11 +189,15 @@ class Claimer:
         """Claim what is due; return the seconds until there may be more."""
         self._busy = False
         now = self._clock.now()
+        if self._in_doubt:
+            self._read_back()
         while self._freed:
             self._agenda.set(self._freed.popleft(), now)
         due = self._agenda.due(now + AHEAD)
         for start in range(0, len(due), _BATCH):
+            self._in_doubt = True
             self._took(self._claim(due[start : start + _BATCH]))
+            self._in_doubt = False
         first = self._agenda.first()
         if first is None:
             return None
@@ -205,6 +210,13 @@ class Claimer:
             return False
         self._freed.append(run.job_id)
         return True
+
+    def _read_back(self) -> None:
+        """Take what a claim has got whose commit was never answered."""
+        with self._store.write() as connection:
+            claimed = run_rows.claimed_by(connection, self._node.id)
+        self._took(claimed)
+        self._in_doubt = False
 
     def _claim(self, due: Sequence[str]) -> list[Run]:
         decisions: dict[str, Decision] = {}

@@ -54,6 +54,7 @@ class Keeper:
         self._observer = observer
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
+        self._in_doubt = False
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
 
@@ -138,17 +139,25 @@ class Keeper:
             self._observer.put("run_finished", run=run, report=None)
 
     def _take_pending(self) -> None:
+        if self._in_doubt:  # a claim whose commit was never answered
+            with self._store.write() as connection:
+                claimed = run_rows.claimed_by(connection, self._node.id)
+            self._in_doubt = False
+            self._took(claimed)
         now, room = self._clock.now(), self._room()
         if room <= 0:
             return
         with self._store.read() as connection:
             if not run_rows.any_pending(connection, now):
                 return
+        self._in_doubt = True
         with self._store.write() as connection:
+            now = self._clock.read(connection)
             given_up = run_rows.give_up_pending(connection, now)
             runs = run_rows.take_pending(
                 connection, self._job_ids, self._node.id, now, self.lease_until(), room
             )
+        self._in_doubt = False
         for run in given_up:
             self._observe_given_up(run)
         self._took(runs)

@@ -70,13 +70,17 @@ class Recorder:
         self._reports: deque[tuple[Run, Report]] = deque()
         self._recent: deque[float] = deque()
         self._closed = False
+        self._doubted: set[int] = set()  # written once, with no answer
 
     # --- what other threads call ---
 
     def offer(self, runs: Iterable[Run]) -> None:
-        """Take runs that this node has claimed."""
+        """Take runs that this node has claimed; those it holds already are left out."""
         with self._lock:
+            held = set(self._held())
             for run in runs:
+                if (run.id, run.fence) in held:
+                    continue
                 heapq.heappush(self._waiting, (run.due or _ALWAYS, next(self._order), run))
         self._wake()
 
@@ -94,9 +98,12 @@ class Recorder:
     def held(self) -> list[tuple[int, int]]:
         """Return the (run, fence) pairs that this node holds."""
         with self._lock:
-            runs = [run for _, _, run in self._waiting]
-            runs += [*self._gating, *self._started.values()]
-            runs += [run for run, _ in self._reports]
+            return self._held()
+
+    def _held(self) -> list[tuple[int, int]]:
+        runs = [run for _, _, run in self._waiting]
+        runs += [*self._gating, *self._started.values()]
+        runs += [run for run, _ in self._reports]
         return [(run.id, run.fence) for run in runs]
 
     def room(self) -> int:
@@ -149,13 +156,20 @@ class Recorder:
 
     def _write(self, reports: list[tuple[Run, Report]], ready: list[Run]) -> None:
         """Commit one group. What fails to commit stays where it is and is tried again."""
+        doubted = frozenset(self._doubted)
+        self._doubted |= {run.id for run, _ in reports} | {run.id for run in ready}
         with self._store.write() as connection:
             now = self._clock.read(connection)
             early = [run for run in ready if run.tick is not None and run.tick > now]
-            ended = run_rows.finish(connection, reports)
+            ended = run_rows.finish(connection, reports, doubted)
             started, skipped = run_rows.gate(
-                connection, [run for run in ready if run not in early], now, self._lease_until()
+                connection,
+                [run for run in ready if run not in early],
+                now,
+                self._lease_until(),
+                doubted,
             )
+        self._doubted.clear()
         with self._lock:
             for _ in reports:
                 self._reports.popleft()

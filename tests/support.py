@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
 
 from systemprompt_jobs import Job, job
 from systemprompt_jobs._calendar import cron
@@ -14,6 +18,8 @@ from systemprompt_jobs.model import CollectedJob, Extension, Overlap, Plan, Repo
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
+
+    from systemprompt_jobs._store import Store
 
 START = datetime(2026, 3, 2, 10, 0, 0, tzinfo=UTC)
 """A Monday."""
@@ -88,6 +94,24 @@ def make_plan(
 def report(run: Run, clock: ManualClock, outcome: State = State.SUCCEEDED, **values: Any) -> Report:
     """Return the report of an attempt that took no time."""
     return Report(outcome, clock.now(), clock.now(), **values)
+
+
+@contextmanager
+def answer_lost(store: Store) -> Iterator[None]:
+    """Lose the connection after each COMMIT was done and before its answer."""
+    dialect = store._open().dialect
+    commit = dialect.do_commit
+
+    def commit_and_lose(connection: Any) -> None:
+        commit(connection)
+        if store.one_host:
+            raise sqlite3.OperationalError("disk I/O error")
+        connection.driver_connection.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dialect, "do_commit", commit_and_lose)
+        yield
 
 
 @dataclass

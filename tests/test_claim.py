@@ -18,7 +18,7 @@ from systemprompt_jobs._store.schema import job as job_table
 from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import CatchUp, Overlap, State
-from tests.support import START, ManualClock, make_plan, report
+from tests.support import START, ManualClock, answer_lost, make_plan, report
 
 SECOND = timedelta(seconds=1)
 
@@ -295,6 +295,28 @@ def test_a_node_whose_clock_is_behind_claims_on_time(make_store):
     scheduler.claimer._agenda.set("ext:cleanup", past)
     scheduler.claimer.step()
     assert len(scheduler.taken) == 1
+
+
+def test_a_claim_whose_answer_was_lost_is_read_back(store, clock):
+    scheduler = Scheduler(store, clock, make_plan("a"), make_plan("b")).install()
+    clock.advance(1)
+    with answer_lost(store), pytest.raises(StoreError):
+        scheduler.claimer.step()
+    assert scheduler.taken == []
+    scheduler.claimer.step()
+    assert sorted(run.job for run in scheduler.taken) == ["a", "b"]
+    assert {run.state for run in scheduler.taken} == {State.CLAIMED}
+    assert scheduler.ticks() == [START + SECOND] * 2
+
+
+def test_what_another_node_has_claimed_is_not_read_back(store, clock):
+    Scheduler(store, clock, make_plan("theirs")).install().second()
+    scheduler = Scheduler(store, clock, make_plan("mine")).install()
+    clock.advance(1)
+    with answer_lost(store), pytest.raises(StoreError):
+        scheduler.claimer.step()
+    scheduler.claimer.step()
+    assert [run.job for run in scheduler.taken] == ["mine"]
 
 
 def test_a_job_that_is_degraded_is_not_claimed(store, clock):

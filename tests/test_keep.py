@@ -17,7 +17,7 @@ from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, node, slot
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import State, Trigger
-from tests.support import START, Calls, ManualClock, make_plan
+from tests.support import START, Calls, ManualClock, answer_lost, make_plan
 
 LEASE_S = 30.0
 
@@ -309,3 +309,17 @@ def test_a_run_by_hand_that_no_node_took_within_its_window_is_cancelled(store, c
     alive.keeper.step()
     assert alive.run_of(run).state is State.CANCELLED
     assert (alive.taken, alive.calls.names()) == ([], ["run_cancelled"])
+
+
+def test_pending_runs_taken_without_an_answer_are_read_back(store, clock):
+    one, two = Node(store, clock), Node(store, clock)
+    run = one.hold()
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence)], clock.now())
+    with answer_lost(store), pytest.raises(StoreError):
+        two.keeper.step()
+    assert two.taken == []
+    two.keeper.step()
+    assert [(taken.id, taken.fence, taken.node) for taken in two.taken] == [
+        (run.id, 2, two.node.id)
+    ]

@@ -18,7 +18,7 @@ from systemprompt_jobs._store.schema import attempt, slot
 from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import Overlap, State
-from tests.support import START, Calls, ManualClock, make_plan, report
+from tests.support import START, Calls, ManualClock, answer_lost, make_plan, report
 
 
 class Rig:
@@ -365,3 +365,88 @@ def test_a_splayed_run_waits_for_its_own_time(store):
     rig.recorder.step()
     (run,) = rig.started
     assert run.started >= run.due
+
+
+# --- commits whose answer was lost ---
+
+
+def step_without_answer(rig):
+    with answer_lost(rig.store), pytest.raises(StoreError):
+        rig.recorder.step()
+
+
+def test_a_gate_in_doubt_is_read_back_and_its_function_starts_once(store):
+    rig = Rig(store, make_plan("a"), make_plan("b"))
+    rig.clock.advance(1)
+    rig.claimer.step()
+    step_without_answer(rig)
+    assert rig.states() == [State.RUNNING] * 2
+    assert rig.started == []
+    rig.recorder.step()
+    rig.recorder.step()
+    assert sorted(run.id for run in rig.started) == [1, 2]
+    assert {(run.state, run.attempt, run.started) for run in rig.started} == {
+        (State.RUNNING, 1, START + timedelta(seconds=1))
+    }
+    rig.finish(*rig.started)
+    assert rig.states() == [State.SUCCEEDED] * 2
+    assert rig.calls.names().count("run_started") == 2
+
+
+def test_a_gate_in_doubt_that_others_have_rescued_meanwhile_starts_nothing(store):
+    rig = Rig(store, make_plan())
+    rig.clock.advance(1)
+    rig.claimer.step()
+    step_without_answer(rig)
+    with store.write() as connection:
+        run_rows.rescue(connection, {(1, 1, 0)}, rig.clock.now())
+    rig.recorder.step()
+    assert rig.started == []
+    assert rig.recorder.held() == []
+
+
+def test_a_gate_that_was_not_committed_is_made_again(store, monkeypatch):
+    rig = Rig(store, make_plan())
+    rig.clock.advance(1)
+    rig.claimer.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(run_rows, "gate", lambda *_: _fail())
+        with pytest.raises(StoreError):
+            rig.recorder.step()
+    rig.recorder.step()
+    assert [run.id for run in rig.started] == [1]
+
+
+def test_a_skip_in_doubt_is_observed_once(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    rig.clock.advance(1)
+    rig.claimer.step()
+    step_without_answer(rig)
+    rig.recorder.step()
+    assert rig.calls.names() == ["run_started", "tick_skipped"]
+    assert [run.id for run in rig.ended] == [2]
+
+
+def test_a_finish_in_doubt_has_ended_and_is_not_fenced(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    rig.recorder.report(rig.started[0], report(rig.started[0], rig.clock, message="m"))
+    step_without_answer(rig)
+    rig.recorder.step()
+    assert rig.calls.names() == ["run_started", "run_succeeded", "run_finished"]
+    assert [(run.state, run.message) for run in rig.ended] == [(State.SUCCEEDED, "m")]
+    assert rig.recorder.held() == []
+
+
+def test_a_run_that_is_offered_twice_starts_once(store):
+    rig = Rig(store, make_plan(overlap=Overlap.ALLOW))
+    rig.clock.advance(1)
+    rig.claimer.step()
+    with store.read() as connection:
+        runs = queries.history(connection)
+    rig.recorder.offer(runs)
+    rig.recorder.step()
+    rig.recorder.offer(runs)
+    rig.recorder.step()
+    assert [run.id for run in rig.started] == [1]

@@ -16,6 +16,7 @@ from .schema import HELD, Instant, attempt, node, run, slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Row
@@ -114,12 +115,17 @@ def _lock_holdings(connection: Connection, ids: Iterable[int]) -> dict[int, _Hol
 
 
 def gate(
-    connection: Connection, runs: Sequence[Run], now: datetime, lease_until: int
+    connection: Connection,
+    runs: Sequence[Run],
+    now: datetime,
+    lease_until: int,
+    doubted: AbstractSet[int] = frozenset(),
 ) -> tuple[list[Run], list[Run]]:
     """Let runs that this node has claimed start: (started, skipped for overlap).
 
     A run that is no longer claimed by this node under this fence is in neither list. The
-    attempt is recorded and the slot taken in the same transaction.
+    attempt is recorded and the slot taken in the same transaction. `doubted` are runs whose
+    gate was sent before and never answered: what is on record is read back for them.
     """
     found = _lock_holdings(connection, (wanted.id for wanted in runs))
     mine = [
@@ -129,6 +135,7 @@ def gate(
         and found[wanted.id].state == State.CLAIMED
         and found[wanted.id].fence == wanted.fence
     ]
+    done = _gated_before(connection, [r for r in runs if r.id in doubted], found)
     taken = _take_slots(connection, [r for r in mine if r.overlap is Overlap.SKIP])
     started = [
         replace(r, state=State.RUNNING, attempt=r.attempt + 1, started=now)
@@ -148,7 +155,42 @@ def gate(
         ("run_id", "fence", "number", "node", "started"),
         [(r.id, r.fence, r.attempt, r.node, now) for r in started],
     )
+    started += [r for r in done if r.state is State.RUNNING]
+    skipped += [r for r in done if r.state is State.SKIPPED]
     return started, skipped
+
+
+def _gated_before(
+    connection: Connection, runs: Sequence[Run], found: Mapping[int, _Holding]
+) -> list[Run]:
+    """Return those of these runs that this node has gated under the fence it holds."""
+    ours = [
+        r.id
+        for r in runs
+        if r.id in found
+        and found[r.id].state in {State.RUNNING, State.SKIPPED}
+        and found[r.id][1:] == (r.fence, r.node)
+    ]
+    return list(lock(connection, ours).values()) if ours else []
+
+
+def claimed_by(connection: Connection, node_id: str) -> list[Run]:
+    """Return the ticks that a node has claimed and not started, locked.
+
+    Uses the partial index `jobs_run_held`.
+    """
+    rows = connection.execute(
+        select(*_RUN_COLUMNS)
+        .where(
+            HELD,
+            run.c.state == State.CLAIMED,
+            run.c.node == node_id,
+            run.c.trigger == Trigger.SCHEDULE,
+        )
+        .order_by(run.c.id)
+        .with_for_update()
+    )
+    return list(map(to_run, rows))
 
 
 def _take_slots(connection: Connection, runs: Sequence[Run]) -> set[int]:
@@ -171,11 +213,16 @@ def _write(connection: Connection, runs: Sequence[Run], *, lease_until: int | No
     )
 
 
-def finish(connection: Connection, reports: Sequence[tuple[Run, Report]]) -> list[Run]:
+def finish(
+    connection: Connection,
+    reports: Sequence[tuple[Run, Report]],
+    doubted: AbstractSet[int] = frozenset(),
+) -> list[Run]:
     """Record what attempts ended in and give their slots back; return the ended runs.
 
     A report for a run that is no longer running under the report's fence is left out: it came
-    too late.
+    too late. `doubted` are runs whose finish was sent before and never answered: one that is on
+    record has ended.
     """
     found = _lock_holdings(connection, (r.id for r, _ in reports))
     first = {(r.id, r.fence): report for r, report in reversed(reports)}
@@ -188,7 +235,15 @@ def finish(connection: Connection, reports: Sequence[tuple[Run, Report]]) -> lis
         and report is first[r.id, r.fence]
     ]
     _end(connection, ended)
-    return [r for r, _ in ended]
+    recorded = [
+        _ended(r, report)
+        for r, report in reports
+        if r.id in doubted
+        and r.id in found
+        and found[r.id] == (report.outcome, r.fence, r.node)
+        and report is first[r.id, r.fence]
+    ]
+    return [r for r, _ in ended] + recorded
 
 
 def _end(connection: Connection, ended: Sequence[tuple[Run, Report]]) -> None:
