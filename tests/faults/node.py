@@ -52,6 +52,7 @@ def point(name: str) -> None:
         _left -= 1
         if _left == 0:
             os.kill(os.getpid(), signal.Signals[_signal])
+            time.sleep(0.2)  # the signal may come to another thread first
 
 
 def wall_offset_s() -> tuple[float, float]:

@@ -171,6 +171,7 @@ class World(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.nodes = {}
         self.started = 0
+        self.ends = {}
         self.effects = []
         self.marks = []
         self.since = None
@@ -238,6 +239,14 @@ class World(RuleBasedStateMachine):
         number = self._picked(pick)
         self._do(number, lambda: self.nodes[number].stop(0), fault)
         self._bury(number)
+
+    @with_nodes
+    @rule(pick=PICK)
+    def all_others_freeze_for_a_lease(self, pick):
+        for seconds in (LEASE_S + 0.1, LEASE_S / 3 + 0.1):  # it looks twice
+            self.clock.advance(seconds)
+            self._step(self._picked(pick), "_keeper")
+        self._step(self._picked(pick), "_recorder")
 
     @rule(seconds=st.sampled_from([0.1, 0.8, 1.0, LEASE_S / 3, LEASE_S + 1]))
     def time_passes(self, seconds):
@@ -317,6 +326,12 @@ class World(RuleBasedStateMachine):
         assert found == []
 
     @invariant()
+    def an_end_is_an_end(self):
+        ends = {r.id: r.state for r in checker.read_rows(self.url) if r.state in checker.ENDS}
+        assert self.ends.items() <= ends.items()
+        self.ends = ends
+
+    @invariant()
     def what_lies_behind_is_covered(self):
         """From the first tick that a job was given to the newest that is settled: no gaps."""
         if self.since is None:
@@ -361,8 +376,8 @@ class World(RuleBasedStateMachine):
 
 
 World.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
+    max_examples=30,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
