@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.cluster import Cluster
-from tests.faults.databases import SUPPORTED, new_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +29,13 @@ def new_cluster(tmp_path: Path) -> Iterator[object]:
         cluster.close()
 
 
-@pytest.fixture(params=SUPPORTED)
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of an empty database of each supported kind."""
-    with new_database(request.param, tmp_path) as url:
-        yield url
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    url: str = request.getfixturevalue("postgresql")
+    return url
 
 
 @pytest.fixture
