@@ -36,6 +36,12 @@ run: $(INSTALLED) ## run the scheduler on a demo project; Ctrl-C stops it
 test: $(INSTALLED_DEV) ## run every test
 	$(BIN)/pytest -n auto
 
+MINUTES ?= 1
+
+.PHONY: soak
+soak: $(INSTALLED_DEV) ## kill, freeze and stop schedulers for MINUTES=n on each database
+	PYTHONPATH=. $(BIN)/python tests/faults/soak.py $(MINUTES)
+
 .PHONY: lint
 lint: $(INSTALLED_DEV) ## check style, types and layers
 	$(BIN)/ruff check

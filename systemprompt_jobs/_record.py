@@ -140,6 +140,9 @@ class Recorder:
         now = self._clock.reached()
         with self._lock:
             reports = [self._reports[i] for i in range(min(len(self._reports), _GROUP))]
+            for run in self._gating:  # a failed group: the clock or the lease may have moved on
+                heapq.heappush(self._waiting, (run.tick or _ALWAYS, next(self._order), run))
+            self._gating.clear()
             room = self._room()
             while room > 0 and self._waiting and self._waiting[0][0] <= now:
                 self._gating.append(heapq.heappop(self._waiting)[2])

@@ -125,6 +125,27 @@ def test_what_cannot_be_recorded_does_not_start_and_starts_when_it_can(store, mo
     assert [run.id for run in rig.started] == [1]
 
 
+@pytest.mark.parametrize("changed", ["the clock was set back", "the lease ran out"])
+def test_what_failed_to_be_recorded_starts_only_if_it_still_may(store, monkeypatch, changed):
+    rig = Rig(store, make_plan())
+    rig.clock.advance(1)
+    rig.claimer.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", _fail)
+        with pytest.raises(StoreError):
+            rig.recorder.step()
+    if changed == "the clock was set back":
+        rig.clock.step(-5)
+    else:
+        rig.lease_holds = False
+    rig.recorder.step()
+    assert rig.started == []
+    rig.clock.step(5)
+    rig.lease_holds = True
+    rig.recorder.step()
+    assert [run.id for run in rig.started] == [1]
+
+
 def _fail():
     raise StoreError("no")
 
