@@ -19,7 +19,6 @@ from ._schedule import Agenda, Decision, Policy, Stretch, decide
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
-from .errors import ScheduleError
 from .model import CatchUp, Problem, State, Trigger
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ class Claimer:
             kept = CatchUp(row.catch_up) if row.catch_up != CatchUp.ALL else CatchUp.LATEST
             policy = Policy(kept, timedelta(seconds=row.catchup_window))
             decision = decide(parse(row.schedule, row.timezone), row.next_tick, now, policy)
-        except ScheduleError:  # of a syntax that no plugin brings any more
+        except ValueError:  # of a syntax or policy that nothing here knows any more
             decision = Decision(row.next_tick, None, row.next_tick, None)
         if self._plans[row.id].enabled or decision.run is None:
             return decision

@@ -251,6 +251,8 @@ def run_failed(run: Run, report: Report) -> None:
 def run_cancelled(run: Run, report: Report) -> None:
     """Observe that a run was cut off, or given up before it began, because its node stopped.
 
+    Also one by hand whose node died before it began, and that no other took within its window.
+
     Example::
 
         @hookimpl

@@ -514,3 +514,12 @@ def test_ticks_due_under_the_old_plan_are_settled_by_its_policy(store, clock):
     changed = Scheduler(store, clock, make_plan(schedule=EVERY_MINUTE)).install()
     assert changed.ticks() == []
     assert [(run.tick, run.count) for run in changed.missed] == [(minute(60), 1)]
+
+
+def test_a_policy_that_only_newer_code_knows_is_settled_and_leaves_a_row(store, clock):
+    Scheduler(store, clock, make_plan()).install()
+    with store.write() as connection:
+        connection.execute(job_table.update().values(catch_up="newest-two", fingerprint="x"))
+    clock.advance(3)
+    older = Scheduler(store, clock, make_plan()).install()
+    assert older.ticks() == [START + SECOND]
