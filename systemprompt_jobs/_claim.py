@@ -280,20 +280,20 @@ class Claimer:
     def _record(
         self, connection: Connection, decisions: Mapping[str, Decision], now: datetime
     ) -> list[Run]:
-        runs = run_rows.add(
-            connection,
-            [
-                self._claimed(self._plans[id_], decision.run, decision.next, now)
-                for id_, decision in decisions.items()
-                if decision.run is not None
-            ],
-        )
         missed = run_rows.add(
             connection,
             [
                 self._missed(self._plans[id_], decision.missed, now)
                 for id_, decision in decisions.items()
                 if decision.missed is not None
+            ],
+        )
+        runs = run_rows.add(
+            connection,
+            [
+                self._claimed(self._plans[id_], decision.run, decision.next, now)
+                for id_, decision in decisions.items()
+                if decision.run is not None
             ],
         )
         job_rows.advance(

@@ -208,7 +208,8 @@ class LiveNode:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
         unstarted = self._recorder.close()
-        self._settle(lambda: self._give_back(unstarted))
+        if unstarted:
+            self._settle(lambda: self._give_back(unstarted))
         self._wait_for_runs(grace_s)
         for run in self._recorder.running():
             why = f"still running {grace_s:g} s after the scheduler was told to stop"

@@ -81,8 +81,11 @@ class Recorder:
             for run in runs:
                 if (run.id, run.fence) in held:
                     continue
-                heapq.heappush(self._waiting, (run.due or _ALWAYS, next(self._order), run))
+                self._await(run)
         self._wake()
+
+    def _await(self, run: Run) -> None:
+        heapq.heappush(self._waiting, (run.due or _ALWAYS, next(self._order), run))
 
     def began(self) -> None:
         """Note that a worker has just begun a run."""
@@ -141,7 +144,7 @@ class Recorder:
         with self._lock:
             reports = [self._reports[i] for i in range(min(len(self._reports), _GROUP))]
             for run in self._gating:  # a failed group: the clock or the lease may have moved on
-                heapq.heappush(self._waiting, (run.tick or _ALWAYS, next(self._order), run))
+                self._await(run)
             self._gating.clear()
             room = self._room()
             while room > 0 and self._waiting and self._waiting[0][0] <= now:
@@ -163,7 +166,7 @@ class Recorder:
         self._doubted |= {run.id for run, _ in reports} | {run.id for run in ready}
         with self._store.write() as connection:
             now = self._clock.read(connection)
-            early = [run for run in ready if run.tick is not None and run.tick > now]
+            early = [run for run in ready if run.due is not None and run.due > now]
             ended = run_rows.finish(connection, reports, doubted)
             started, skipped = run_rows.gate(
                 connection,
@@ -178,12 +181,12 @@ class Recorder:
                 self._reports.popleft()
             self._gating.clear()
             for run in early:
-                heapq.heappush(self._waiting, (run.tick or _ALWAYS, next(self._order), run))
+                self._await(run)
             self._started.update((run.id, run) for run in started)
         for run in started:
             self._start(run)
         self._observe(reports, ended, started, skipped)
-        kept = {run.id for run in started + skipped}
+        kept = {run.id for run in started + skipped + early}
         for run in ready:
             if run.id not in kept:  # rescued from this node before it could start
                 self._ended(replace(run, state=State.PENDING, node=""))

@@ -523,3 +523,14 @@ def test_a_policy_that_only_newer_code_knows_is_settled_and_leaves_a_row(store, 
     clock.advance(3)
     older = Scheduler(store, clock, make_plan()).install()
     assert older.ticks() == [START + SECOND]
+
+
+def test_the_history_is_in_the_order_of_the_ticks_also_after_downtime(store, clock):
+    Scheduler(store, clock, make_plan()).install()
+    clock.advance(10)
+    Scheduler(store, clock, make_plan()).install().claimer.step()
+    with store.read() as connection:
+        newest, stretch = queries.history(connection)
+        counts = queries.counts_since(connection, START)
+    assert (newest.state, stretch.state, stretch.count) == (State.CLAIMED, State.MISSED, 9)
+    assert counts == {"claimed": 1, "missed": 9}

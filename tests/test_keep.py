@@ -323,3 +323,16 @@ def test_pending_runs_taken_without_an_answer_are_read_back(store, clock):
     assert [(taken.id, taken.fence, taken.node) for taken in two.taken] == [
         (run.id, 2, two.node.id)
     ]
+
+
+def test_a_lease_renewed_just_before_the_rescue_saves_the_run(store, clock):
+    slow, alive = Node(store, clock), Node(store, clock)
+    run = slow.hold(running=True)
+    with store.read() as connection:
+        clock.advance(2 * LEASE_S)
+        suspects = run_rows.expired(connection, alive.keeper.lease_until(), alive.keeper._boot)
+    assert [suspect[0] for suspect in suspects] == [run.id]
+    slow.keeper.step()
+    with store.write() as connection:
+        assert run_rows.rescue(connection, suspects, clock.now()) == []
+    assert slow.run_of(run).state is State.RUNNING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from ..interfaces import Clock
+
+
+_WAL_PAUSE_S = 0.01
 
 
 class SQLite:
@@ -65,7 +69,7 @@ class SQLite:
 
         @event.listens_for(engine, "connect")
         def _configure(connection: sqlite3.Connection, _record: Any) -> None:
-            connection.execute("PRAGMA journal_mode=WAL")
+            self._enter_wal(connection)
             connection.execute("PRAGMA synchronous=FULL")
 
         @event.listens_for(engine, "begin")
@@ -74,6 +78,20 @@ class SQLite:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
         return engine
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        """Change to WAL mode: the one lock that SQLite itself does not wait for."""
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline:
+                    raise
+                time.sleep(_WAL_PAUSE_S)
+            else:
+                return
 
     def begin(self, connection: Connection, *, writing: bool) -> Connection:
         """Have a write take the lock at once: one that reads first could not wait for it."""

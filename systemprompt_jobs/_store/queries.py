@@ -61,8 +61,10 @@ def traceback_of(connection: Connection, run_id: int) -> str:
 
 
 def counts_since(connection: Connection, since: datetime) -> dict[str, int]:
-    """Return how many runs created at or after `since` are in each state."""
+    """Return how many ticks and runs recorded at or after `since` are in each state."""
     rows = connection.execute(
-        select(run.c.state, func.count()).where(run.c.created >= since).group_by(run.c.state)
+        select(run.c.state, func.sum(run.c.count))
+        .where(run.c.created >= since)
+        .group_by(run.c.state)
     )
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: int(row[1]) for row in rows}

@@ -378,8 +378,10 @@ def rescue(
     One that never started goes back to `pending` at no cost, unless it was a start-up run,
     which belongs to its node alone; one that was running is `lost`.
     """
-    found = lock(connection, (id_ for id_, _, _ in suspects))
-    dead = [found[i] for i, fence, _ in suspects if i in found and found[i].fence == fence]
+    columns, ids = ("id", "fence", "lease_until"), [id_ for id_, _, _ in suspects]
+    # A holder may have renewed its lease while this transaction waited for the lock.
+    unchanged = set(select_many(connection, run, columns, "id", ids, "FOR UPDATE"))
+    dead = list(lock(connection, [id_ for id_, _, _ in unchanged & set(suspects)]).values())
     unstarted = [r for r in dead if r.state is State.CLAIMED and r.trigger is not Trigger.STARTUP]
     give_back(connection, [(r.id, r.fence) for r in unstarted], now)
     lost = [
