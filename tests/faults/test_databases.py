@@ -105,14 +105,16 @@ def test_nodes_with_different_plugins_share_a_database(cluster, new_cluster):
     stranger.jobs = {"more:own": "*/2 * * * * *"}
     ours = [cluster.start(), cluster.start()]
     theirs = stranger.start()
-    cluster.wait_for_starts(3)
+    count = "SELECT job_id, count(DISTINCT node) FROM jobs_run GROUP BY 1"
+    everybody = {*cluster.jobs, "more:own"}
+    wait_for(
+        lambda: dict(checker.query(cluster.url, count)).keys() == everybody, "each job has a run"
+    )
     ours[0].end(signal.SIGKILL)
     assert cluster.verdict() == []
-    owners = dict(
-        checker.query(cluster.url, "SELECT job_id, count(DISTINCT node) FROM jobs_run GROUP BY 1")
-    )
+    owners = dict(checker.query(cluster.url, count))
     assert owners["more:own"] == 1
     theirs.end()
     mine = [row for row in stranger.rows() if row.job == "more:own"]
     assert {row.state for row in mine} == {"succeeded"}
-    assert owners.keys() == {*cluster.jobs, "more:own"}
+    assert owners.keys() == everybody
