@@ -270,9 +270,9 @@ def started_by(load, *entries, profile=None, **arguments):
         runtime = Runtime(
             runtime.project.root, plugins=[watch], environ={"SYSTEMPROMPT_PLUGINS": ""}
         )
-    runtime.start()
+    runtime.start()  # returns when the start-up runs are on record
     runtime.stop()
-    return [call.run.job for name, call in watch.calls if name == "run_started"]
+    return [run.job for run in runtime.history() if run.trigger is Trigger.STARTUP]
 
 
 def test_a_start_up_job_runs_when_config_yaml_lists_it_enabled(load):

@@ -116,5 +116,6 @@ def test_nodes_with_different_plugins_share_a_database(cluster, new_cluster):
     assert owners["more:own"] == 1
     theirs.end()
     mine = [row for row in stranger.rows() if row.job == "more:own"]
-    assert {row.state for row in mine} == {"succeeded"}
+    # A tick that was claimed ahead of its time is given back when its node stops.
+    assert {row.state for row in mine} - {"pending"} == {"succeeded"}
     assert owners.keys() == everybody
