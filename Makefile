@@ -34,7 +34,7 @@ run: $(INSTALLED) ## run the scheduler on a demo project; Ctrl-C stops it
 
 .PHONY: test
 test: $(INSTALLED_DEV) ## run every test
-	$(BIN)/pytest -n 4 --dist worksteal  # four on two cores: the fault tests mostly wait
+	$(BIN)/pytest -n auto --dist worksteal
 
 MINUTES ?= 1
 
