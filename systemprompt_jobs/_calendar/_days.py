@@ -61,6 +61,14 @@ def length_of(shape: int) -> int:
     return 28 + shape % 4
 
 
+def _date_of(day: int) -> date | None:
+    """Return the date of a day since the epoch; None beyond the calendar's ends."""
+    try:
+        return date.fromordinal(day + EPOCH_DAY)
+    except (ValueError, OverflowError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Days:
     """Bit m of `months` for month m; bit d of `shapes[shape]` for day d of such a month.
@@ -90,9 +98,8 @@ class Days:
         """Return the first one that is not before `day`; None if there is none in 40 years."""
         if self.every:
             return day
-        try:
-            start = date.fromordinal(day + EPOCH_DAY)
-        except (ValueError, OverflowError):
+        start = _date_of(day)
+        if start is None:
             return None
         bits = self._of_month(start.year * 12 + start.month - 1) >> start.day
         return day + lowest(bits) if bits else self._first_after(start.year, start.month)
@@ -115,9 +122,8 @@ class Days:
         """Return the last one that is not after `day`; None if there is none in 40 years."""
         if self.every:
             return day
-        try:
-            start = date.fromordinal(day + EPOCH_DAY)
-        except (ValueError, OverflowError):
+        start = _date_of(day)
+        if start is None:
             return None
         bits = below(self._of_month(start.year * 12 + start.month - 1), start.day + 1)
         if bits:
