@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..interfaces import Clock
     from ._backend import Backend, StoreClock
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration this code knows."""
 
 MIN_REVISION = "0001"
@@ -128,7 +128,7 @@ class Store:
             )
         return None if row is None else str(row.revision)
 
-    def _migrate(self) -> None:
+    def _migrate(self, revision: str = REVISION) -> None:
         from alembic import command
         from alembic.config import Config
 
@@ -138,10 +138,10 @@ class Store:
         with self.write() as connection:
             self.backend.lock_schema(connection)
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
             connection.execute(schema_version.delete())
             connection.execute(
-                schema_version.insert().values(revision=REVISION, min_revision=MIN_REVISION)
+                schema_version.insert().values(revision=revision, min_revision=MIN_REVISION)
             )
 
     @contextmanager

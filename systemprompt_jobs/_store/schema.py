@@ -96,6 +96,7 @@ job = Table(
     Column("version", Text, nullable=False),
     Column("next_tick", Instant),
     Column("last_tick", Instant),
+    Column("paused_at", Instant),
     Column("paused_until", Instant),
     Column("note", Text),
     Column("by", Text),
@@ -110,6 +111,7 @@ job_set = Table(
     metadata,
     Column("hash", Text, primary_key=True),
     Column("job_id", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False, server_default=""),
 )
 
 run = Table(
@@ -147,6 +149,8 @@ run = Table(
     Column("processed", BigInteger),
     Column("failed", BigInteger),
     Column("error", Text, nullable=False, server_default=""),
+    Column("policy", JSON),
+    Column("progress", JSON),
     UniqueConstraint("job_id", "dedup_key", name="jobs_run_once"),
     sqlite_autoincrement=True,
 )
@@ -179,6 +183,8 @@ attempt = Table(
     Column("error", Text, nullable=False, server_default=""),
     Column("traceback", Text, nullable=False, server_default=""),
     Column("log", Text, nullable=False, server_default=""),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("annotations", JSON),
 )
 
 node = Table(
@@ -197,6 +203,9 @@ node = Table(
     Column("heartbeat", Instant, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
     Column("stopped", Instant),
+    Column("strays", Integer, nullable=False, server_default=text("0")),
+    Column("pools", JSON),
+    Column("problem", Text, nullable=False, server_default=""),
 )
 
 audit = Table(

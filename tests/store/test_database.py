@@ -118,20 +118,18 @@ def test_reading_needs_a_schema(empty):
     store.close()
 
 
-def test_a_database_of_the_first_schema_is_migrated_with_all_its_data(tmp_path):
-    store = open_store(tmp_path / "jobs.db")
-    store.prepare()
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_a_database_of_an_earlier_schema_is_migrated_with_all_its_data(empty, revision):
+    store = Store(empty)
+    store.backend.create()
+    store._migrate(revision)
+    old = (  # what a node of the first schema writes
+        "INSERT INTO jobs_job (id, extension, name, schedule, timezone, fingerprint, owner,"
+        " distribution, version, last_tick) VALUES"
+    )
     with store.write() as connection:
-        for column in ("catch_up", "catchup_window"):
-            connection.exec_driver_sql(f"ALTER TABLE jobs_job DROP COLUMN {column}")
-        connection.exec_driver_sql("UPDATE jobs_alembic_version SET version_num = '0001'")
-        connection.execute(schema_version.update().values(revision="0001", min_revision="0001"))
-        old = (  # what a node of the first schema writes
-            "INSERT INTO jobs_job (id, extension, name, schedule, timezone, fingerprint, owner,"
-            " distribution, version, last_tick) VALUES"
-        )
         connection.exec_driver_sql(f"{old} ('e:a','e','a','','UTC','f','n','d','1',7000000)")
-    with pytest.raises(StoreUnusableError, match="older schema 0001"):
+    with pytest.raises(StoreUnusableError, match=f"older schema {revision}"):
         store.check()
     store.prepare()
     store.check()
