@@ -17,7 +17,7 @@ from ._keep import Keeper
 from ._loop import Loop
 from ._observe import Observer
 from ._record import Recorder, cancelled
-from ._run import attempt
+from ._run import Attempt
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ._context import Resources
     from ._store import Store
     from .interfaces import Clock, Executor, Schedule
-    from .model import Plan, Problem
+    from .model import Plan, Problem, Report
 
 _DRAIN_S = 5.0
 """How long observers may take to see the last events."""
@@ -182,16 +182,20 @@ class LiveNode:
         self._recorder.offer(claimed)
 
     def _start(self, run: Run) -> None:
-        plan = self._plans[run.job_id]
-
-        def work() -> None:
-            self._recorder.began()
-            report = attempt(plan, run, self._resources, self._clock.now)
+        def reported(report: Report) -> None:
             self._recorder.report(run, report)
             with self._changed:
                 self._changed.notify_all()
 
-        self._executor.submit(work)
+        attempt = Attempt(
+            self._plans[run.job_id],
+            run,
+            self._resources,
+            self._clock.now,
+            self._recorder.began,
+            reported,
+        )
+        self._executor.submit(attempt)
 
     def _ended(self, run: Run) -> None:
         if self._claimer.ended(run):

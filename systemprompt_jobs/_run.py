@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+import threading
 import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
@@ -17,8 +19,9 @@ from .errors import ParameterError, text_of
 from .model import Report, Run, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
+    from types import TracebackType
 
     from ._context import Resources
     from .model import Job, Plan
@@ -42,55 +45,114 @@ class _Outcome:
     traceback: str = ""
 
 
-class _DeclaredFailure(Exception):  # noqa: N818  # it is no error, it carries a result
+class _DeclaredFailure(Exception):  # noqa: N818  # it is no error
     """The job returned `JobResult.failure()`."""
 
-    def __init__(self, result: JobResult) -> None:
-        super().__init__(result.message)
-        self.result = result
 
+class Attempt:
+    """One call of a job's function for a run: what executors know as `interfaces.Attempt`.
 
-def attempt(plan: Plan, run: Run, resources: Resources, now: Callable[[], datetime]) -> Report:
-    """Call the job's function for this run and report what came of it. Raises nothing."""
-    started = now()
-    try:
-        outcome = _judge(_call(plan, run, resources), run)
-    except _DeclaredFailure as failure:
-        outcome = _judge(failure.result, run)
-    except BaseException as error:  # noqa: BLE001  # sys.exit() ends a run, not the worker
-        outcome = _failure(plan.job, error)
-    return Report(
-        outcome=outcome.state,
-        started=started,
-        finished=max(started, now()),
-        message=_clip(outcome.message),
-        processed=_count(outcome.processed),
-        failed=_count(outcome.failed),
-        error=_clip(outcome.error),
-        traceback=_clip_start(outcome.traceback),
-    )
+    `began` is called when the call begins, and `ended` receives its report.
+    """
 
+    def __init__(
+        self,
+        plan: Plan,
+        run: Run,
+        resources: Resources,
+        now: Callable[[], datetime],
+        began: Callable[[], None] = lambda: None,
+        ended: Callable[[Report], None] = lambda _: None,
+    ) -> None:
+        self.run = run
+        self.job = plan.job
+        self.ended = ended
+        self.cancelled = threading.Event()
+        self._plan = plan
+        self._resources = resources
+        self._now = now
+        self._began = began
 
-def _call(plan: Plan, run: Run, resources: Resources) -> object:
-    parameters = _parameters.validate(plan.job, run.parameters)
-    with resources.container() as services:
-        context = JobContext(
-            run=run,
-            parameters=MappingProxyType(parameters),
-            enforce=run.enforce,
-            config=MappingProxyType(plan.config),
-            resources=resources,
-            services=services,
-        )
-        arguments = (context,) if _parameters.takes_context(plan.job) else ()
-        result = plan.job.function(*arguments, **parameters)
-        if plan.job.is_async:
+    def interrupt(self) -> None:
+        """Tell the function that it should end."""
+        self.cancelled.set()
+
+    def call(self) -> Report:
+        """Call the function and report what came of it. Raises nothing."""
+        if self.job.is_async:
             import asyncio
 
-            result = asyncio.run(result)
+            return asyncio.run(self.call_async())
+        with self._verdict() as verdict, self._arguments() as (context, parameters):
+            verdict.judge(self.job.function(*context, **parameters))
+        return verdict.report
+
+    async def call_async(self) -> Report:
+        """Call or await the function and report what came of it. Raises nothing."""
+        with self._verdict() as verdict, self._arguments() as (context, parameters):
+            result = self.job.function(*context, **parameters)
+            verdict.judge(await result if self.job.is_async else result)
+        return verdict.report
+
+    def _verdict(self) -> _Verdict:
+        self._began()
+        return _Verdict(self.job, self.run, self._now)
+
+    @contextmanager
+    def _arguments(self) -> Iterator[tuple[tuple[JobContext, ...], Mapping[str, Any]]]:
+        """Yield what the function takes; the services of the run end with the block."""
+        parameters = _parameters.validate(self.job, self.run.parameters)
+        with self._resources.container() as services:
+            context = JobContext(
+                run=self.run,
+                parameters=MappingProxyType(parameters),
+                enforce=self.run.enforce,
+                config=MappingProxyType(self._plan.config),
+                resources=self._resources,
+                services=services,
+            )
+            yield (context,) if _parameters.takes_context(self.job) else (), parameters
+
+
+class _Verdict:
+    """What an attempt came to: its block swallows every error and makes the report of it."""
+
+    report: Report
+
+    def __init__(self, job: Job[..., Any], run: Run, now: Callable[[], datetime]) -> None:
+        self._job, self._run, self._now = job, run, now
+        self._started = now()
+        self._outcome = _Outcome(State.SUCCEEDED)
+
+    def judge(self, result: object) -> None:
+        """Take what the function returned."""
+        self._outcome = _judge(result, self._run)
         if isinstance(result, JobResult) and not result.ok:
-            raise _DeclaredFailure(result)  # so that services see that the job has failed
-        return result
+            raise _DeclaredFailure  # so that services see that the job has failed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        outcome = self._outcome
+        if error is not None and not isinstance(error, _DeclaredFailure):
+            outcome = _failure(self._job, error)  # sys.exit() ends a run too, not the worker
+        self.report = Report(
+            outcome=outcome.state,
+            started=self._started,
+            finished=max(self._started, self._now()),
+            message=_clip(outcome.message),
+            processed=_count(outcome.processed),
+            failed=_count(outcome.failed),
+            error=_clip(outcome.error),
+            traceback=_clip_start(outcome.traceback),
+        )
+        return True
 
 
 def _judge(result: object, run: Run) -> _Outcome:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
+
+    from .model import Job, Report, Run
 
 
 @runtime_checkable
@@ -44,18 +47,70 @@ class Schedule(Protocol):
         """Return the schedule in plain English, e.g. `every day at 02:30, Europe/Berlin`."""
 
 
+class Attempt(Protocol):
+    """One call of a job's function, as the executor that makes it sees it."""
+
+    @property
+    def run(self) -> Run:
+        """The run, as recorded at the gate: `(run.id, run.fence)` names this attempt."""
+
+    @property
+    def job(self) -> Job[..., Any]:
+        """The job whose function is called."""
+
+    def call(self) -> Report:
+        """Call the function here and now, with its services; return what it ended in.
+
+        Raises nothing. An `async def` function runs in an event loop of its own.
+        """
+
+    async def call_async(self) -> Report:
+        """Await an `async def` function in the running event loop; else as `call`."""
+
+    def interrupt(self) -> None:
+        """Tell the function that it should end: from now on its context says `cancelled`."""
+
+    def ended(self, report: Report) -> None:
+        """Hand in what the attempt ended in, once. Any thread may call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an executor can promise.
+
+    `kills`: an interrupted attempt has really ended when it is reported. `remote`: functions run
+    under other nodes' leases. `asynchronous`: it runs `async def` functions in one event loop.
+    """
+
+    kills: bool = False
+    remote: bool = False
+    asynchronous: bool = False
+
+
 class Executor(Protocol):
-    """Where functions run. `make_executor` hooks provide them."""
+    """Where functions run. `make_executor` hooks provide them. Any thread may call."""
 
     @property
     def size(self) -> int:
         """How many functions it runs at once."""
 
-    def submit(self, work: Callable[[], None]) -> None:
-        """Call `work()` soon, on a worker. `work` never raises."""
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can promise."""
+
+    def submit(self, attempt: Attempt) -> None:
+        """Have `attempt` called soon, and its report handed to `attempt.ended`. Never blocks."""
+
+    def interrupt(self, attempt: Attempt) -> None:
+        """End the attempt early, as far as this executor can. Never blocks.
+
+        Its time is up or somebody cancelled it. One that can kill does, and hands in a report;
+        one that cannot tells the function and counts on no more from that worker: it makes
+        another, and the report is handed in whenever the function ends.
+        """
 
     def close(self) -> None:
-        """Accept no more work; return without waiting for what still runs."""
+        """Accept no more attempts; return without waiting for what still runs."""
 
 
 class Clock(Protocol):

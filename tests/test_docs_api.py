@@ -59,7 +59,7 @@ def test_the_tree_of_errors_is_whole():
             assert name in (errors.__doc__ or "")
 
 
-@pytest.mark.parametrize("name", ["Schedule", "Executor", "Clock"])
+@pytest.mark.parametrize("name", ["Schedule", "Attempt", "Executor", "Clock"])
 def test_every_protocol_is_on_the_page(name):
     assert hasattr(interfaces, name)
     assert f"`{name}`" in PAGE

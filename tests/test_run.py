@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from systemprompt_jobs import JobContext, JobResult, job
 from systemprompt_jobs._context import Resources
-from systemprompt_jobs._run import MAX_MESSAGE, MAX_TRACEBACK, attempt
+from systemprompt_jobs._run import MAX_MESSAGE, MAX_TRACEBACK, Attempt
 from systemprompt_jobs.model import Run, State, Trigger
 from tests.support import START, make_plan
 
@@ -33,12 +33,12 @@ class Bench:
         plan = dataclasses.replace(make_plan(), job=declared, config=config or {})
         values = {"id": 7, "job_id": plan.id, "trigger": Trigger.SCHEDULE, "state": State.RUNNING}
         clock = itertools.count()
-        return attempt(
+        return Attempt(
             plan,
             Run(**(values | {"tick": START, "attempt": 1} | run)),
             self.resources,
             lambda: START + timedelta(seconds=next(clock)),
-        )
+        ).call()
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ class TestResults:
         steps = iter([START, START - timedelta(hours=1)])
         plan = dataclasses.replace(make_plan(), job=job(lambda: None))
         run = Run(1, plan.id, Trigger.MANUAL, State.RUNNING)
-        report = attempt(plan, run, bench.resources, lambda: next(steps))
+        report = Attempt(plan, run, bench.resources, lambda: next(steps)).call()
         assert report.duration == timedelta(0)
 
     def test_a_text_is_its_message(self, bench):

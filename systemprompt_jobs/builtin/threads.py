@@ -7,11 +7,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs import hookimpl
+from systemprompt_jobs.interfaces import Capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from systemprompt_jobs.interfaces import Executor
+    from systemprompt_jobs.interfaces import Attempt, Executor
 
 
 class Threads:
@@ -20,15 +21,17 @@ class Threads:
     They are daemons so that a function which never returns cannot keep the process from ending.
     """
 
+    capabilities = Capabilities()
+
     def __init__(self, size: int) -> None:
         self.size = size
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
 
-    def submit(self, work: Callable[[], None]) -> None:
-        """Call `work()` on an idle worker, or as soon as one is."""
-        self._queue.put(work)
+    def submit(self, attempt: Attempt) -> None:
+        """Call it on an idle worker, or as soon as one is."""
+        self._queue.put(attempt)
         if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
             thread = threading.Thread(
                 target=self._work, name=f"jobs-worker-{len(self._threads) + 1}", daemon=True
@@ -36,14 +39,18 @@ class Threads:
             self._threads.append(thread)
             thread.start()
 
+    def interrupt(self, attempt: Attempt) -> None:
+        """Tell the function: a thread cannot be stopped."""
+        attempt.interrupt()
+
     def close(self) -> None:
         """End each worker after what it runs now."""
         for _ in self._threads:
             self._queue.put(None)
 
     def _work(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work()
+        while (attempt := self._queue.get()) is not None:
+            attempt.ended(attempt.call())
             self._idle.release()
 
 
