@@ -24,6 +24,7 @@ from .errors import (
     text_of,
 )
 from .model import (
+    Change,
     Job,
     JobOverview,
     NodeOverview,
@@ -112,6 +113,13 @@ class Runtime:
         if not isinstance(self._plans, ConfigurationError):
             found |= {plan.id: plan.problem for plan in self._plans if plan.problem}
         return tuple(sorted(found.values(), key=_file_order))
+
+    def lint(self) -> list[Problem]:
+        """Return what is valid and yet looks like a mistake, each with a `code`.
+
+        A job's `silence` leaves codes out. Raises ConfigurationError.
+        """
+        return _configure.lint(self.plans, self.settings.workers, self._clock.now())
 
     def parse(self, text: str, timezone: str) -> Schedule:
         """Return the schedule of a text: cron, or what a plugin makes of `scheme: text`.
@@ -302,6 +310,19 @@ class Runtime:
             return {}
         with self._store.read() as connection:
             return queries.last_runs(connection)
+
+    def changes(self) -> list[Change]:
+        """Return what a start of this configuration would change in the database's jobs.
+
+        Raises ConfigurationError and StoreError.
+        """
+        from ._changes import changes
+        from ._store import jobs as job_rows
+
+        if not self._readable():
+            return changes(self.plans, {})
+        with self._store.read() as connection:
+            return changes(self.plans, job_rows.all_rows(connection))
 
     def history(
         self,

@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,6 +61,12 @@ class CatchUp(StrEnum):
     ALL = "all"
 
 
+LintCode = Literal[
+    "never-fires", "every-second", "five-fields", "daylight-saving", "herd", "dry-run", "no-effect"
+]
+"""What `check` finds suspicious in a valid configuration; see `docs/reference/commands.md`."""
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Job(Generic[P, R_co]):
     """What a plugin declares: a function and its author's defaults.
@@ -83,6 +89,7 @@ class Job(Generic[P, R_co]):
     splay: str | timedelta = "0s"
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: str | timedelta = "24h"
+    silence: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # What functools.update_wrapper does, past the frozen __setattr__.
@@ -143,18 +150,21 @@ class Problem:
     """One thing that is wrong: who, where, what, and what would be right.
 
     `culprit` is what suffers from it: an extension (`my-extension`), a job
-    (`my-extension:cleanup`) or a setting's path (`scheduler.jobs[2].schedule`).
+    (`my-extension:cleanup`) or a setting's path (`scheduler.jobs[2].schedule`). `code` is set
+    on what is valid and only looks wrong: the job's `silence` may name it.
     """
 
     culprit: str
     reason: str
     place: Place = Place()
     remedy: str = ""
+    code: str = ""
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place.file else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
-        return f"{where}{self.culprit}: {self.reason}{remedy}"
+        code = f" [{self.code}]" if self.code else ""
+        return f"{where}{self.culprit}: {self.reason}{remedy}{code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +249,22 @@ class Plan:
     listed: bool = False
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: timedelta = timedelta(hours=24)
+    silence: tuple[str, ...] = ()
     sources: Mapping[str, tuple[Source, ...]] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting of a job that a start would change in the database, in words.
+
+    `setting` is `job` where the job as a whole is new or gone; `now` or `then` is empty there.
+    """
+
+    job_id: str
+    setting: str
+    now: str
+    then: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,14 @@ scheduler:
       job: hello
       enabled: true
       schedule: "*/10 * * * * *"      # the author says every minute
+      silence: [five-fields]          # yes, every ten seconds: `check` need not ask
       parameters: {name: operator}
     - extension: maintenance
       job: cleanup
       enabled: true                   # listed and enabled: also runs at start-up
       enforce: true                   # without it, rows are counted and not deleted
       schedule: "*/30 * * * * *"
+      silence: [five-fields]
       parameters:
         tables:
           - {table: sessions, column: expires_at}

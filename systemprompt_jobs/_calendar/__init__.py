@@ -7,9 +7,9 @@ times of a day and the days of a month; `_zones` cuts a time zone into stretches
 
 from __future__ import annotations
 
-from ._cron import cron, parse
+from ._cron import Cron, cron, parse
 from ._every import every
 from ._splay import splay
 from ._zones import check_zone
 
-__all__ = ["check_zone", "cron", "every", "parse", "splay"]
+__all__ = ["Cron", "check_zone", "cron", "every", "parse", "splay"]

@@ -104,6 +104,17 @@ class Cron:
 
         return warnings(self, now)
 
+    def clock_changes(self, now: datetime) -> tuple[str, ...]:
+        """Return what becomes of its ticks when the clocks change, in the year from `now` on."""
+        from ._warn import clock_changes
+
+        return tuple(clock_changes(self, at_or_before(now)))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The six fields as they are written, aliases such as `@daily` spelt out."""
+        return read(self.text).texts
+
     def _resume(self, stretch: Stretch) -> int:
         """Return the local time from which matches count in this stretch.
 

@@ -24,7 +24,7 @@ def warnings(schedule: Cron, now: datetime | None) -> tuple[str, ...]:
     """Return one sentence for each; `now` is the present unless given."""
     fields = read(schedule.text)
     start = at_or_before(now or datetime.now(UTC))
-    return (*_seconds(fields), *_steps(fields), *_days(fields), *_shifts(schedule, start))
+    return (*_seconds(fields), *_steps(fields), *_days(fields), *clock_changes(schedule, start))
 
 
 def _seconds(fields: Fields) -> Iterator[str]:
@@ -63,8 +63,11 @@ def _days(fields: Fields) -> Iterator[str]:
         yield f"months without a day {min(fields.days)} are left out; L is the last day"
 
 
-def _shifts(schedule: Cron, start: int) -> Iterator[str]:
-    """Yield a warning for each change of the clocks within a year that the schedule falls into."""
+def clock_changes(schedule: Cron, start: int) -> Iterator[str]:
+    """Yield a warning for each change of the clocks within a year that the schedule falls into.
+
+    `start` is in seconds since the epoch.
+    """
     if schedule.tables.times.hours.bit_count() == 24:
         return
     instant = start

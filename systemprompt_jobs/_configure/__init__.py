@@ -8,6 +8,7 @@ in them, `_layers` holds what each layer gives, `_settings` lays them over each 
 from __future__ import annotations
 
 from ._layers import Entry
+from ._lint import lint
 from ._plans import make_plans, make_warnings
 from ._project import Project, find_project
 from ._settings import Settings, load_settings
@@ -18,6 +19,7 @@ __all__ = [
     "Project",
     "Settings",
     "find_project",
+    "lint",
     "load_settings",
     "make_plans",
     "make_warnings",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _durations, _parameters
 from .._calendar import check_zone
 from ..errors import ConfigurationError, ParameterError, ScheduleError
-from ..model import EMPTY, CatchUp, Overlap, Plan, Problem, Source
+from ..model import EMPTY, CatchUp, Job, Overlap, Plan, Problem, Source
 from ._entries import match_entries
 from ._project import CONFIG
 from ._settings import in_file_order
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Parse = Callable[[str, str], Schedule]
 
 _PARAMETER = "parameters."
+_POLICIES = ("overlap", "splay", "catch_up", "catchup_window", "silence")
 
 _SHORTEST_WINDOW = timedelta(seconds=1)
 _LONGEST_WINDOW = timedelta(days=36_500)
@@ -108,6 +109,7 @@ class _Draft:
             listed=bool(self._entries),
             catch_up=CatchUp(self._last("catch_up")),
             catchup_window=window,
+            silence=tuple(self._last("silence")),
             sources=MappingProxyType(self._sources),
             problem=degraded or next(iter(own), None),
         )
@@ -120,10 +122,8 @@ class _Draft:
         yield "schedule", (self._declare(text),)
         yield "timezone", (*self._settings.sources["timezone"], *zones)
         yield "enforce", (Source(value=False, layer="default"),)
-        yield "overlap", (self._declare(str(job.overlap)),)
-        yield "splay", (self._declare(job.splay),)
-        yield "catch_up", (self._declare(str(job.catch_up)),)
-        yield "catchup_window", (self._declare(job.catchup_window),)
+        for name in _POLICIES:
+            yield name, (self._policy(name),)
         for name, value in job.parameters.items():
             yield f"{_PARAMETER}{name}", (self._declare(value),)
 
@@ -136,6 +136,14 @@ class _Draft:
         except Exception as error:  # noqa: BLE001 - a plugin's own schedule
             self._flaw("schedule", error)
             return "", None
+
+    def _policy(self, name: str) -> Source:
+        """Return the author's word, or the default that he left alone."""
+        value = getattr(self._job, name)
+        plain = list(value) if isinstance(value, tuple) else value
+        if value == Job.__dataclass_fields__[name].default:
+            return Source(plain, "default")
+        return self._declare(plain)
 
     def _declare(self, value: Any) -> Source:
         return Source(value, "job", self._job.place)

@@ -19,7 +19,7 @@ from pydantic import (
 from .. import _durations
 from .._calendar import check_zone
 from .._parameters import near, shown
-from ..model import Problem
+from ..model import LintCode, Problem
 from ._urls import check_own_url, check_url
 from ._yaml import Loc, path_text
 
@@ -108,6 +108,7 @@ class JobEntry(BaseModel):
     splay: Duration | None = None
     catch_up: Literal["latest", "none", "all"] | None = None
     catchup_window: Annotated[Duration, AfterValidator(_lease)] | None = None
+    silence: list[LintCode] | None = None
 
 
 def check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, select, update
 
 from ._bulk import insert_many, select_many, update_many
 from .schema import audit, instant, job, job_set
@@ -29,6 +29,7 @@ class JobRow:
     last_tick: datetime | None
     catch_up: str
     catchup_window: int
+    version: str = ""
 
 
 _COLUMNS = (
@@ -56,6 +57,12 @@ def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> di
             connection, job, _COLUMNS, "id", ids, how
         )
     }
+
+
+def all_rows(connection: Connection) -> dict[str, JobRow]:
+    """Read every job's row."""
+    rows = connection.execute(select(*(job.c[name] for name in (*_COLUMNS, "version"))))
+    return {row.id: JobRow(*row) for row in rows}
 
 
 def add_missing(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

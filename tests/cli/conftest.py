@@ -32,7 +32,12 @@ JOBS = '''
 from systemprompt_jobs import JobResult, job
 
 
-@job(schedule="0 */10 * * * *", tags=["polite"], parameters={"name": "world"})
+@job(
+    schedule="0 */10 * * * *",
+    tags=["polite"],
+    parameters={"name": "world"},
+    silence=["dry-run"],
+)
 def greet(ctx, *, name: str) -> str:
     """Say hello."""
     print("printed by the job")

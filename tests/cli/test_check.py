@@ -31,7 +31,7 @@ def test_a_warning_is_exit_1(jobs, project):
     answer = jobs("check")
     assert answer.code == 1
     assert "1 suspicious" in answer.out
-    assert "call it profile.yaml" in answer.out.partition("Warnings")[2]
+    assert "call it profile.yaml" in answer.out.partition("Suspicious")[2]
 
 
 def test_mistakes_are_exit_2_all_at_once_with_what_is_degraded(cli, new_project):
@@ -59,3 +59,61 @@ def test_other_commands_refuse_mistakes_too(cli, new_project):
         answer = cli("--root", root, "infra", "jobs", *command)
         assert answer.code == 2, command
         assert answer.err.startswith(f"error: {root}/services/scheduler/config.yaml:2: ")
+
+
+SUSPICIOUS = """
+scheduler:
+  local_plugins: [jobs.py]
+  jobs:
+    - extension: jobs
+      job: greet
+      schedule: "*/5 * * * * *"
+"""
+
+
+def test_what_looks_wrong_is_exit_1_with_its_code_and_line(cli, new_project):
+    root = new_project(config=SUSPICIOUS)
+    answer = cli("--root", root, "infra", "jobs", "check")
+    assert answer.code == 1
+    assert "[five-fields]" in answer.out
+    assert f"at {root}/services/scheduler/config.yaml:7" in answer.out
+
+
+def test_a_code_is_silenced_in_the_entry(cli, new_project):
+    root = new_project(config=SUSPICIOUS + "      silence: [five-fields, dry-run]\n")
+    assert cli("--root", root, "infra", "jobs", "check").code == 0
+
+
+def test_an_unknown_code_is_a_mistake(cli, new_project):
+    root = new_project(config=SUSPICIOUS + "      silence: [six-fields]\n")
+    answer = cli("--root", root, "infra", "jobs", "check")
+    assert answer.code == 2
+    assert "silence[0]: is \"six-fields\", not 'never-fires'" in answer.out
+
+
+def test_annotations_name_the_line_from_the_working_directory(cli, new_project, monkeypatch):
+    root = new_project(config=SUSPICIOUS)
+    monkeypatch.chdir(root)
+    (line,) = cli("--root", root, "infra", "jobs", "check", "--github").out.splitlines()
+    assert line.startswith(
+        "::warning file=services/scheduler/config.yaml,line=7::jobs:greet: '*/5 * * * * *' looks"
+    )
+
+
+def test_the_difference_to_the_database_is_shown(cli, new_project):
+    root = new_project()
+
+    def check(*options):
+        return cli("--root", root, "infra", "jobs", "check", "--diff", *options)
+
+    assert "new, 0 */10 * * * *" in check().out
+    cli("--root", root, "infra", "jobs", "run", "greet")
+    config = root / "services/scheduler/config.yaml"
+    config.write_text(SUSPICIOUS.replace("*/5 * * * * *", "0 */20 * * * *"))
+    changes = check("--json").json["changes"]
+    assert {
+        "job_id": "jobs:greet",
+        "setting": "schedule",
+        "now": "0 */10 * * * *",
+        "then": "0 */20 * * * *",
+    } in changes

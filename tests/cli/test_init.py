@@ -22,7 +22,7 @@ def test_makes_a_project_that_works_at_once(cli, made):
 def test_the_example_runs_often_and_at_start_up(cli, made):
     (job,) = cli("--root", made, "infra", "jobs", "list", "--json").json["jobs"]
     assert job["starts_up"] is True
-    assert job["schedule"] == "*/10 * * * * *"
+    assert job["schedule"] == "0 * * * * *"
     assert job["listed"] is True
 
 

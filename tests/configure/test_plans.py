@@ -30,10 +30,11 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
         "schedule": (Source("0 0 * * * *", "job", by_job),),
         "timezone": (Source("UTC", "default"),),
         "enforce": (Source(False, "default"),),
-        "overlap": (Source("skip", "job", by_job),),
-        "splay": (Source("0s", "job", by_job),),
-        "catch_up": (Source("latest", "job", by_job),),
-        "catchup_window": (Source("24h", "job", by_job),),
+        "overlap": (Source("skip", "default"),),
+        "splay": (Source("0s", "default"),),
+        "catch_up": (Source("latest", "default"),),
+        "catchup_window": (Source("24h", "default"),),
+        "silence": (Source([], "default"),),
         "parameters.limit": (Source(5, "job", by_job),),
     }
 

@@ -26,7 +26,8 @@ def show_problems(title: str, problems: Sequence[Problem]) -> None:
 
 
 def _show_problem(problem: Problem) -> None:
-    say(paragraph(f"{problem.culprit}: {problem.reason}", "  "))
+    code = f" [{problem.code}]" if problem.code else ""
+    say(paragraph(f"{problem.culprit}: {problem.reason}{code}", "  "))
     if problem.place.file:
         say(paragraph(f"at {problem.place}", "    "))
     if problem.remedy:

@@ -115,6 +115,7 @@ def problem_shape(problem: Problem) -> dict[str, Any]:
         "file": str(problem.place.file) if problem.place.file else None,
         "line": problem.place.line,
         "remedy": problem.remedy,
+        "code": problem.code,
     }
 
 
