@@ -25,6 +25,7 @@ from .errors import (
 )
 from .model import (
     Change,
+    Explanation,
     Job,
     JobOverview,
     NodeOverview,
@@ -37,9 +38,11 @@ from .model import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
     from types import TracebackType
 
     from ._context import Resources
+    from ._explain import Evidence
     from ._node import LiveNode
     from ._store import Store
     from .interfaces import Clock, Executor, Schedule
@@ -138,6 +141,11 @@ class Runtime:
     def parse_value(text: str) -> Any:
         """Return what a text of the command line says as a YAML value, else the text itself."""
         return _configure.parse_value(text)
+
+    @staticmethod
+    def json_schema(*, shared: bool = False) -> dict[str, Any]:
+        """Return the JSON Schema of config.yaml; of profile.yaml where `shared`."""
+        return _configure.json_schema(shared=shared)
 
     def find(self, name: str) -> Plan:
         """Return the plan of a job id or of a short name or alias that is unique.
@@ -323,6 +331,51 @@ class Runtime:
             return changes(self.plans, {})
         with self._store.read() as connection:
             return changes(self.plans, job_rows.all_rows(connection))
+
+    def explain(self, name: str, at: datetime | None = None) -> Explanation:
+        """Say whether, when and where a job will run; with `at`, what became of it then.
+
+        `at` is an aware datetime; it stands for the job's tick at that instant, or the last one
+        within the minute before. Raises UnknownJobError, AmbiguousJobError and StoreError.
+        """
+        from . import _explain
+        from ._claim import fingerprint
+
+        plan, now = self.find(name), self._clock.now()
+        known = self._evidence(plan, at, now)
+        if at is None:
+            said = _explain.prospect(plan, known, fingerprint(plan), now)
+        else:
+            said = _explain.account(plan, known, at, now)
+        return Explanation(plan, tuple(said), known.run)
+
+    def _evidence(self, plan: Plan, at: datetime | None, now: datetime) -> Evidence:
+        from ._explain import Evidence, tick_at
+        from ._store import evidence
+
+        if not self._readable():
+            return Evidence()
+        clock = self._store.clock(self._clock)
+        boot = boot_id() if self._store.one_host else ""
+        with self._store.read() as connection:
+            clock.read(connection)
+            row = evidence.job_row(connection, plan.id)
+            live = evidence.live_nodes(connection, plan.id, clock.lease_now(), boot)
+            if at is None:
+                other = evidence.run_between(connection, plan.id, now, now)
+                return Evidence(row, live, other=other)
+            tick = tick_at(plan, at) or at
+            run = evidence.run_covering(connection, plan.id, tick)
+            other = evidence.run_between(connection, plan.id, tick, tick)
+            return Evidence(
+                row,
+                live,
+                run=run,
+                nodes=evidence.nodes_at(connection, plan.id, tick),
+                other=other if run is None or other is None or other.id != run.id else None,
+                paused=evidence.last_audit(connection, plan.id, "pause", tick),
+                oldest=evidence.oldest_run(connection, plan.id),
+            )
 
     def history(
         self,

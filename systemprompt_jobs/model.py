@@ -355,6 +355,18 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job will run or not, or what became of one tick, in sentences.
+
+    `run` is the row that covers the tick, None where none was asked for or none is recorded.
+    """
+
+    plan: Plan
+    sentences: tuple[str, ...]
+    run: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobOverview:
     """A job's plan, its next tick (None: it has none) and its newest run, if any."""
 

@@ -7,6 +7,7 @@ in them, `_layers` holds what each layer gives, `_settings` lays them over each 
 
 from __future__ import annotations
 
+from ._json_schema import json_schema
 from ._layers import Entry
 from ._lint import lint
 from ._plans import make_plans, make_warnings
@@ -19,6 +20,7 @@ __all__ = [
     "Project",
     "Settings",
     "find_project",
+    "json_schema",
     "lint",
     "load_settings",
     "make_plans",

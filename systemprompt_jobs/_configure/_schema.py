@@ -14,6 +14,7 @@ from pydantic import (
     PlainValidator,
     StrictStr,
     ValidationError,
+    WithJsonSchema,
 )
 
 from .. import _durations
@@ -66,10 +67,14 @@ def _lease(value: timedelta) -> timedelta:
     return value
 
 
-Flag = Annotated[bool, PlainValidator(_flag)]
+Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
 Name = Annotated[StrictStr, Field(min_length=1)]
 Zone = Annotated[StrictStr, AfterValidator(check_zone)]
-Duration = Annotated[timedelta, PlainValidator(_durations.parse)]
+Duration = Annotated[
+    timedelta,
+    PlainValidator(_durations.parse),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["30s", "5m", "24h", "30d"]}),
+]
 
 
 class Scheduler(BaseModel):
@@ -82,7 +87,7 @@ class Scheduler(BaseModel):
     database: Annotated[StrictStr, AfterValidator(check_own_url)] | None = None
     databases: dict[str, Annotated[StrictStr, AfterValidator(check_url)]] | None = None
     local_plugins: list[Any] | None = None  # each is checked with its file
-    workers: Annotated[int, BeforeValidator(_no_flag), Field(ge=1, le=1000)] | None = None
+    workers: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_no_flag)] | None = None
     shutdown_grace: Duration | None = None
     lease: Annotated[Duration, AfterValidator(_lease)] | None = None
     unknown_jobs: Literal["error", "warn"] | None = None

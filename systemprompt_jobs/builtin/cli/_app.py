@@ -13,6 +13,8 @@ from ._session import Session
 
 COMMANDS = {
     "check": ("_check", "Say everything that is wrong with plugins and configuration."),
+    "config": ("_config", "Show the configuration in force, or the schema of its files."),
+    "explain": ("_explain", "Say why a job will run or not, and who set each of its values."),
     "history": ("_history", "Show the newest runs, newest first."),
     "init": ("_init", "Make a project in DIR that works at once."),
     "list": ("_list", "Show every job: its schedule, its next tick, how it went last."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -19,10 +19,11 @@ from ._plans import condition
 from ._shapes import print_json
 from ._table import Cell, Column, show_table
 from ._text import one_line, paragraph, say
-from ._times import now, relative
+from ._times import now, read_instant, relative
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
     from systemprompt_jobs import Runtime
     from systemprompt_jobs.interfaces import Schedule
@@ -72,7 +73,7 @@ def command(
     else:
         schedules = _schedules(runtime, job)
     shown_in = zone or _common_zone(schedules.values(), runtime.settings.timezone)
-    after = _instant(start, shown_in) if start else now()
+    after = read_instant("--from", start, shown_in) if start else now()
     ticks = list(islice(_noted(_merged(schedules, after), after, shown_in), number))
     explained = next(iter(schedules.values())) if text or job else None
     if as_json:
@@ -103,14 +104,6 @@ def _zone(name: str) -> ZoneInfo:
 def _common_zone(schedules: Iterable[Schedule], default: str) -> ZoneInfo:
     zones = {schedule.timezone or default for schedule in schedules}
     return ZoneInfo(zones.pop() if len(zones) == 1 else default)
-
-
-def _instant(text: str, zone: ZoneInfo) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"--from {text}: write a time such as 2026-03-29T01:00") from None
-    return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
 
 
 def _merged(schedules: dict[str, Schedule], after: datetime) -> Iterator[tuple[datetime, str]]:

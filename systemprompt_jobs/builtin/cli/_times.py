@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from systemprompt_jobs.errors import UsageError
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _MINUTE = 60
@@ -11,6 +13,15 @@ _MINUTE = 60
 def now() -> datetime:
     """Return the present."""
     return datetime.now(UTC)
+
+
+def read_instant(option: str, text: str, zone: tzinfo) -> datetime:
+    """Return the instant that an option says: ISO 8601, in `zone` where it has no offset."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: write a time such as 2026-03-29T01:00") from None
+    return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
 
 
 def instant(value: datetime) -> str:

@@ -1,0 +1,96 @@
+"""What the tables know that explains why a job runs, or did not. Read only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, func, or_, select
+
+from .runs import columns, to_run
+from .schema import audit, job, job_set, node, run
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row, Select
+
+    from ..model import Run
+
+
+def job_row(connection: Connection, job_id: str) -> Row[*tuple[Any, ...]] | None:
+    """Return a job's row, None where no scheduler has taken the job on yet."""
+    return connection.execute(select(job).where(job.c.id == job_id)).one_or_none()
+
+
+def live_nodes(
+    connection: Connection, job_id: str, lease_now: int, boot: str
+) -> list[tuple[str, bool]]:
+    """Return the live schedulers, oldest first, and whether each has the job."""
+    alive = and_(node.c.stopped.is_(None), node.c.lease_until >= lease_now, node.c.boot == boot)
+    return _nodes(connection, _with_job(job_id).where(alive))
+
+
+def nodes_at(connection: Connection, job_id: str, at: datetime) -> list[tuple[str, bool]]:
+    """Return the schedulers that were up at an instant, and whether each had the job."""
+    last_sign = func.coalesce(node.c.stopped, node.c.heartbeat)
+    return _nodes(connection, _with_job(job_id).where(node.c.started <= at, last_sign >= at))
+
+
+def _with_job(job_id: str) -> Select[tuple[Any, ...]]:
+    has = and_(job_set.c.hash == node.c.job_set, job_set.c.job_id == job_id)
+    return (
+        select(node.c.id, job_set.c.job_id)
+        .outerjoin(job_set, has)
+        .where(node.c.kind == "scheduler")
+        .order_by(node.c.started)
+    )
+
+
+def _nodes(connection: Connection, statement: Select[tuple[Any, ...]]) -> list[tuple[str, bool]]:
+    return [(row[0], row[1] is not None) for row in connection.execute(statement)]
+
+
+def run_covering(connection: Connection, job_id: str, tick: datetime) -> Run | None:
+    """Return the row that covers a tick: its own, or a stretch that it lies in."""
+    inside = and_(run.c.tick_at <= tick, run.c.last_tick >= tick)
+    found = connection.execute(
+        select(*columns())
+        .where(run.c.job_id == job_id, or_(run.c.tick_at == tick, inside))
+        .order_by(run.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+    return to_run(found) if found else None
+
+
+def run_between(connection: Connection, job_id: str, start: datetime, end: datetime) -> Run | None:
+    """Return the newest run of the job that was under way at some time between the two."""
+    found = connection.execute(
+        select(*columns())
+        .where(
+            run.c.job_id == job_id,
+            run.c.started <= end,
+            or_(run.c.finished.is_(None), run.c.finished >= start),
+        )
+        .order_by(run.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+    return to_run(found) if found else None
+
+
+def last_audit(
+    connection: Connection, job_id: str, action: str, before: datetime
+) -> Row[*tuple[Any, ...]] | None:
+    """Return who last did this to the job before an instant."""
+    return connection.execute(
+        select(audit)
+        .where(audit.c.subject == job_id, audit.c.action == action, audit.c.at <= before)
+        .order_by(audit.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def oldest_run(connection: Connection, job_id: str) -> datetime | None:
+    """Return when the oldest row that is kept of a job was made."""
+    return connection.execute(
+        select(run.c.created).where(run.c.job_id == job_id).order_by(run.c.id).limit(1)
+    ).scalar()

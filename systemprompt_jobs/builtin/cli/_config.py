@@ -1,0 +1,70 @@
+"""`config`: the configuration in force, and the JSON Schema of its files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._options import as_json
+from ._shapes import masked, print_json, source_shape, values_shape
+from ._table import Column, show_table
+from ._text import say
+
+if TYPE_CHECKING:
+    from systemprompt_jobs import Runtime
+    from systemprompt_jobs.model import Source
+
+    from ._session import Session
+
+_COLUMNS = (Column("SETTING", "id"), Column("VALUE", "wrap"), Column("SET BY", "wrap"))
+
+
+@click.group("config")
+def command() -> None:
+    """Show the configuration in force, or the schema of its files."""
+
+
+@command.command("show")
+@as_json
+@click.pass_obj
+def show(session: Session, as_json: bool) -> None:
+    """Show every setting and every job's values, and which file and line set each."""
+    runtime = session.runtime()
+    plans = runtime.plans  # raises what is wrong with the files
+    if as_json:
+        settings = {name: source_shape(s[-1]) for name, s in runtime.settings.sources.items()}
+        jobs = {plan.id: values_shape(plan) for plan in plans}
+        print_json({"root": str(runtime.project.root), "settings": settings, "jobs": jobs})
+        return
+    say(f"root  {runtime.project.root}", "")
+    show_table(_COLUMNS, _rows(runtime))
+
+
+def _rows(runtime: Runtime) -> list[tuple[str, str, str]]:
+    rows = [(name, _text(s[-1]), _place(s[-1])) for name, s in runtime.settings.sources.items()]
+    for plan in runtime.plans:
+        for name, sources in plan.sources.items():
+            if sources[-1].layer not in {"default", "job"}:
+                rows.append((f"{plan.id} {name}", _text(sources[-1]), _place(sources[-1])))
+    return rows
+
+
+def _text(source: Source) -> str:
+    return json.dumps(masked(source.value), default=str)
+
+
+def _place(source: Source) -> str:
+    file = source.place.file
+    return source.layer if file is None else f"{file.name}:{source.place.line}"
+
+
+@command.command("schema")
+@click.option("--file", "file", type=click.Choice(["config.yaml", "profile.yaml"]),
+              default="config.yaml", show_default=True, help="Which of the two files.")  # fmt: skip
+@click.pass_obj
+def schema(session: Session, file: str) -> None:
+    """Print the JSON Schema of a file, so that editors complete and check it."""
+    answer: dict[str, Any] = session.runtime().json_schema(shared=file == "profile.yaml")
+    print_json(answer)

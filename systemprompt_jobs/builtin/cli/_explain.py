@@ -1,0 +1,81 @@
+"""`explain`: why a job will run or not, who set each value, and what became of one tick."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import click
+
+from ._options import as_json
+from ._plans import condition, schedule_words
+from ._shapes import masked, print_json, run_shape, values_shape
+from ._table import Cell, Column, show_table
+from ._text import one_line, paragraph, say
+from ._times import read_instant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from systemprompt_jobs.model import Explanation, Plan, Source
+
+    from ._session import Session
+
+_COLUMNS = (Column("SETTING"), Column("VALUE", "wrap"), Column("SET BY", "wrap"))
+
+
+@click.command("explain")
+@click.argument("job", metavar="JOB")
+@click.option("--at", metavar="TIME", help="What became of the tick at this time, and why; in the "
+              "job's zone unless it has an offset.")  # fmt: skip
+@as_json
+@click.pass_obj
+def command(session: Session, job: str, at: str | None, as_json: bool) -> None:
+    """Say why a job will run or not, and who set each of its values."""
+    runtime = session.runtime()
+    zone = ZoneInfo(runtime.find(job).timezone)
+    found = runtime.explain(job, read_instant("--at", at, zone) if at else None)
+    if as_json:
+        print_json(
+            {
+                "job": found.plan.id,
+                "sentences": list(found.sentences),
+                "run": run_shape(found.run) if found.run else None,
+                "values": values_shape(found.plan),
+            }
+        )
+        return
+    _show(found, values=at is None)
+
+
+def _show(found: Explanation, *, values: bool) -> None:
+    plan = found.plan
+    say(one_line(f"{plan.id} ({condition(plan)}): {schedule_words(plan)}"), "")
+    say(*(paragraph(sentence, "  ") for sentence in found.sentences))
+    if values:
+        say("")
+        show_table(_COLUMNS, list(_rows(plan)))
+
+
+def _rows(plan: Plan) -> Iterator[tuple[Cell | str, Cell | str, Cell | str]]:
+    """Yield each value in force, and below it those that it hides, highest first."""
+    for name, sources in plan.sources.items():
+        *hidden, last = sources
+        yield name, _value(last), _set_by(last)
+        for source in reversed(hidden):
+            yield "", Cell(f"over {_value(source)}", "dim"), Cell(_set_by(source), "dim")
+
+
+def _value(source: Source) -> str:
+    value = masked(source.value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if value != "" else '""'
+
+
+def _set_by(source: Source) -> str:
+    place = source.place
+    if place.file is None:
+        return source.layer
+    where = f"{place.file.name}:{place.line}"
+    return f"@job at {where}" if source.layer == "job" else where
