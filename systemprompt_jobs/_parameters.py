@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import os
 import re
 import reprlib
 import types
@@ -15,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from .errors import ParameterError
+from .secrets import is_secret, reveal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -74,7 +76,8 @@ def validate(
 ) -> dict[str, Any]:
     """Return `values` converted by the function's annotations, with its defaults filled in.
 
-    With `partial`, only what is in `values`. Defaults are the function's own and not checked.
+    What a reference such as `{env: NAME}` stands for is read now. With `partial`, only what is
+    in `values`. Defaults are the function's own and not checked.
     Raises one ParameterError that names every unknown, missing and unfitting parameter.
     """
     parameters = _signature(job).parameters
@@ -83,7 +86,8 @@ def validate(
     for name, parameter in parameters.items():
         if name in values:
             try:
-                result[name] = parameter.adapter.validate_python(values[name])
+                value = reveal(values[name], os.environ)
+                result[name] = parameter.adapter.validate_python(value)
             except Exception as error:  # noqa: BLE001 - the annotation may bring a plugin's code
                 complaints.append(_unfit(name, parameter, values[name], error))
         elif partial:
@@ -194,10 +198,11 @@ def _unknown(name: str, parameters: Mapping[str, _Parameter]) -> str:
 def _unfit(name: str, parameter: _Parameter, value: object, error: Exception) -> str:
     from pydantic import ValidationError
 
+    text = "***" if is_secret(name) else shown(value)
     if not isinstance(error, ValidationError):
-        return f"{name}: {shown(value)}: {error}"
+        return f"{name}: {text}: {error}"
     reasons = list(dict.fromkeys(map(_reason, error.errors(include_url=False))))
-    return f"{name}: {shown(value)} does not fit {_kind(parameter)}: {', '.join(reasons[:3])}"
+    return f"{name}: {text} does not fit {_kind(parameter)}: {', '.join(reasons[:3])}"
 
 
 def _reason(detail: Mapping[str, Any]) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .._parameters import masked, near, shown
+from .._parameters import near, shown
 from ..model import EMPTY, Place, Problem, Source
+from ..secrets import anchored, masked, reveal
 from ._schema import JobEntry, Scheduler, check
 from ._yaml import Document, Loc, path_text, read
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 PREFIX = "SYSTEMPROMPT_JOBS__"
@@ -31,6 +32,9 @@ DEFAULTS = MappingProxyType(
         "extensions": {},
     }
 )
+_REFERRING = ("database", "databases", "extensions")
+"""Settings in which `{env: NAME}` and `{file: path}` are read with the configuration."""
+
 _SCALARS = [name for name, value in DEFAULTS.items() if not isinstance(value, (dict, list))]
 _FIELDS = Scheduler.model_fields
 _PLAIN_VALUES = (
@@ -79,11 +83,11 @@ class Layer:
     problems: tuple[Problem, ...] = ()
 
     def source(self, *loc: str) -> Source:
-        """Return the layer's word on the setting at `loc`, as written, passwords masked."""
+        """Return the layer's word on the setting at `loc`, as written, secrets masked."""
         value: Any = self.document.data
         for key in loc:
             value = value[key]
-        return Source(_without_passwords(value), self.name, self.document.place(loc))
+        return Source(masked(value, loc[-1]), self.name, self.document.place(loc))
 
 
 def default_layer() -> Layer:
@@ -93,16 +97,34 @@ def default_layer() -> Layer:
     return Layer("default", given, document)
 
 
-def file_layer(path: Path, *, shared: bool) -> Layer:
+def file_layer(path: Path, root: Path, environ: Mapping[str, str], *, shared: bool) -> Layer:
     """Return what a file gives; a `shared` one has sections of others, which are ignored."""
     document = read(path, shared=shared)
-    given, problems = check(Scheduler, document.data, document.place)
+    data, unread = _revealed(document, root, environ)
+    given, problems = check(Scheduler, data, document.place)
+    problems += unread
     entries: list[Entry] = []
-    for index, item in enumerate(given.get("jobs", ())):
+    for index, item in enumerate(anchored(given.get("jobs", []), root)):
         entry, wrong = _entry(path.name, document, item, ("jobs", index))
         entries += entry
         problems += wrong
     return Layer(path.name, given, document, tuple(entries), (*document.problems, *problems))
+
+
+def _revealed(
+    document: Document, root: Path, environ: Mapping[str, str]
+) -> tuple[Any, list[Problem]]:
+    """Return a file's data with what its references stand for; those of jobs are read later."""
+    if not isinstance(document.data, dict):
+        return document.data, []
+    data, problems = {}, []
+    for key, value in document.data.items():
+        try:
+            read_now = key in _REFERRING
+            data[key] = reveal(anchored(value, root), environ) if read_now else value
+        except ValueError as error:
+            problems.append(Problem(path_text((key,)), str(error), document.place((key,))))
+    return data, problems
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
@@ -157,11 +179,3 @@ def _values(layer: str, document: Document, given: Mapping[str, Any], at: Loc) -
         place = document.place((*at, "parameters", name))
         values[f"parameters.{name}"] = Source(value, layer, place)
     return values
-
-
-def _without_passwords(value: Any) -> Any:
-    if isinstance(value, str):
-        return masked(value)
-    if isinstance(value, Mapping):
-        return {key: _without_passwords(item) for key, item in value.items()}
-    return value

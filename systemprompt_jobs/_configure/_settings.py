@@ -63,9 +63,11 @@ def load_settings(project: Project, environ: Mapping[str, str]) -> Settings:
 
     Wrong content never raises: it is collected in `problems`.
     """
-    config = [file_layer(project.config, shared=False)] if project.config else []
-    profile = [file_layer(project.profile, shared=True)] if project.profile else []
-    layers = [default_layer(), *config, *profile, environment_layer(environ)]
+    files = ((project.config, False), (project.profile, True))
+    given = [
+        file_layer(path, project.root, environ, shared=shared) for path, shared in files if path
+    ]
+    layers = [default_layer(), *given, environment_layer(environ)]
     values = {key: layer.given[key] for layer in layers for key in DEFAULTS if key in layer.given}
     plugins, refused = _local_plugins(project.root, layers)
     values |= {

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from systemprompt_jobs.builtin.cli._table import Column, _broken, fit
-from systemprompt_jobs.builtin.cli._text import many_lines, one_line, without_passwords
+from systemprompt_jobs.builtin.cli._text import many_lines, one_line
 from systemprompt_jobs.builtin.cli._times import relative, short, took
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -130,12 +130,6 @@ def test_ids_are_broken_where_their_parts_meet(text, width, lines):
 def test_one_line_and_many_lines_spell_out_what_is_not_printable():
     assert one_line("a\nb\t c\x1b\x00\u2028é\ud800") == "a b c\\x1b\\x00 é\\ud800"
     assert many_lines("a\n\tb\r\x9b") == "a\n\tb\\r\\x9b"
-
-
-def test_passwords_of_urls_are_masked():
-    assert without_passwords("see http://a:b@c and") == "see http://a:***@c and"
-    assert without_passwords("postgresql://me:p@ss/w@host/db") == "postgresql://me:***@host/db"
-    assert without_passwords("https://host:80/a b@c") == "https://host:80/a b@c"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import pytest
 from sqlalchemy.engine import make_url
 
+from systemprompt_jobs._configure import find_project, load_settings
 from systemprompt_jobs._configure._layers import DEFAULTS
 from systemprompt_jobs._configure._schema import Scheduler
 from systemprompt_jobs._configure._settings import Settings
@@ -287,3 +288,34 @@ def test_job_and_name_may_agree(folder):
     folder.write(config="scheduler: {jobs: [{extension: shop, job: a, name: a}]}\n")
     (entry,) = folder.settings().entries
     assert (folder.problems(), entry.id, entry.path) == ([], "shop:a", "scheduler.jobs[0]")
+
+
+def test_databases_and_sections_may_refer_to_variables_and_files(folder):
+    folder.write(
+        """
+        scheduler:
+          database: {env: JOBS_DB}
+          databases: {default: {file: secrets/app-db}}
+          extensions: {mail: {password: {env: MAIL}}}
+        """
+    )
+    (folder.root / "secrets").mkdir()
+    (folder.root / "secrets/app-db").write_text("sqlite:////srv/app.db\n")
+    project = find_project(folder.root, {}, folder.root)
+    environ = {"JOBS_DB": "postgresql://ann:hunter2@db/jobs", "MAIL": "swordfish"}
+    settings = load_settings(project, environ)
+    assert settings.problems == ()
+    assert settings.database == "postgresql://ann:hunter2@db/jobs"
+    assert settings.databases["default"] == "sqlite:////srv/app.db"
+    assert settings.extensions["mail"]["password"] == "swordfish"
+    shown = str(settings.sources)
+    assert "hunter2" not in shown
+    assert "swordfish" not in shown
+    assert "JOBS_DB" in shown
+
+
+def test_a_variable_that_is_not_set_is_a_mistake_at_its_line(folder):
+    folder.write("scheduler:\n  workers: 3\n  database: {env: SURELY_NOT_SET}\n")
+    (problem,) = folder.problems()
+    assert problem.endswith("variable SURELY_NOT_SET is not set")
+    assert problem.startswith("services/scheduler/config.yaml:3: scheduler.database: ")

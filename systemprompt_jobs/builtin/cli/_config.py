@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from systemprompt_jobs.secrets import masked
+
 from ._options import as_json
-from ._shapes import masked, print_json, source_shape, values_shape
+from ._shapes import print_json, source_shape, values_shape
 from ._table import Column, show_table
 from ._text import say
 
@@ -34,7 +36,7 @@ def show(session: Session, as_json: bool) -> None:
     runtime = session.runtime()
     plans = runtime.plans  # raises what is wrong with the files
     if as_json:
-        settings = {name: source_shape(s[-1]) for name, s in runtime.settings.sources.items()}
+        settings = {name: source_shape(s[-1], name) for name, s in runtime.settings.sources.items()}
         jobs = {plan.id: values_shape(plan) for plan in plans}
         print_json({"root": str(runtime.project.root), "settings": settings, "jobs": jobs})
         return
@@ -43,16 +45,18 @@ def show(session: Session, as_json: bool) -> None:
 
 
 def _rows(runtime: Runtime) -> list[tuple[str, str, str]]:
-    rows = [(name, _text(s[-1]), _place(s[-1])) for name, s in runtime.settings.sources.items()]
+    rows = [
+        (name, _text(name, s[-1]), _place(s[-1])) for name, s in runtime.settings.sources.items()
+    ]
     for plan in runtime.plans:
         for name, sources in plan.sources.items():
             if sources[-1].layer not in {"default", "job"}:
-                rows.append((f"{plan.id} {name}", _text(sources[-1]), _place(sources[-1])))
+                rows.append((f"{plan.id} {name}", _text(name, sources[-1]), _place(sources[-1])))
     return rows
 
 
-def _text(source: Source) -> str:
-    return json.dumps(masked(source.value), default=str)
+def _text(name: str, source: Source) -> str:
+    return json.dumps(masked(source.value, name), default=str)
 
 
 def _place(source: Source) -> str:

@@ -7,9 +7,11 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from systemprompt_jobs.secrets import masked
+
 from ._options import as_json
 from ._plans import condition, schedule_words
-from ._shapes import masked, print_json, run_shape, values_shape
+from ._shapes import print_json, run_shape, values_shape
 from ._table import Cell, Column, show_table
 from ._text import one_line, paragraph, say
 from ._times import read_instant
@@ -61,13 +63,13 @@ def _rows(plan: Plan) -> Iterator[tuple[Cell | str, Cell | str, Cell | str]]:
     """Yield each value in force, and below it those that it hides, highest first."""
     for name, sources in plan.sources.items():
         *hidden, last = sources
-        yield name, _value(last), _set_by(last)
+        yield name, _value(name, last), _set_by(last)
         for source in reversed(hidden):
-            yield "", Cell(f"over {_value(source)}", "dim"), Cell(_set_by(source), "dim")
+            yield "", Cell(f"over {_value(name, source)}", "dim"), Cell(_set_by(source), "dim")
 
 
-def _value(source: Source) -> str:
-    value = masked(source.value)
+def _value(name: str, source: Source) -> str:
+    value = masked(source.value, name)
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if value != "" else '""'

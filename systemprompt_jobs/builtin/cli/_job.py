@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from systemprompt_jobs.secrets import masked
+
 from ._plans import condition, next_ticks, schedule_words
 from ._problems import show_degraded
 from ._runs import long_when, said, show_runs
-from ._shapes import job_shape, masked, problem_shape, run_shape, values_shape
+from ._shapes import job_shape, problem_shape, run_shape, values_shape
 from ._table import Column, show_table
 from ._text import indented, many_lines, one_line, say
 from ._times import instant, now, relative
@@ -59,7 +61,7 @@ def show_job(runtime: Runtime, plan: Plan) -> None:
 
 def _values(plan: Plan) -> list[tuple[str, str, str]]:
     return [
-        (name, str(masked(sources[-1].value)), _set_by(sources[-1]))
+        (name, str(masked(sources[-1].value, name)), _set_by(sources[-1]))
         for name, sources in plan.sources.items()
     ]
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from systemprompt_jobs.secrets import masked
+
 from ._plans import condition, schedule_text
-from ._text import without_passwords
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_json(answer: dict[str, Any]) -> None:
-    """Print an answer; instants are ISO 8601 with their offset, passwords in URLs are masked."""
+    """Print an answer; instants are ISO 8601 with their offset."""
     click.echo(json.dumps(answer, indent=2, default=_plain))
 
 
@@ -42,7 +43,7 @@ def job_shape(overview: JobOverview) -> dict[str, Any]:
         "enforce": plan.enforce,
         "overlap": plan.overlap,
         "splay_s": plan.splay.total_seconds(),
-        "parameters": {name: masked(value) for name, value in plan.parameters.items()},
+        "parameters": masked(plan.parameters),
         "condition": condition(plan),
         "degraded": plan.problem.reason if plan.problem else None,
     }
@@ -62,15 +63,18 @@ def _identity(plan: Plan) -> dict[str, Any]:
 def values_shape(plan: Plan) -> dict[str, Any]:
     """Return each setting of a job with the layers that say something, lowest first."""
     return {
-        name: {**source_shape(sources[-1]), "layers": [source_shape(source) for source in sources]}
+        name: {
+            **source_shape(sources[-1], name),
+            "layers": [source_shape(source, name) for source in sources],
+        }
         for name, sources in plan.sources.items()
     }
 
 
-def source_shape(source: Source) -> dict[str, Any]:
-    """Return one layer's word."""
+def source_shape(source: Source, name: str) -> dict[str, Any]:
+    """Return one layer's word on a setting."""
     return {
-        "value": masked(source.value),
+        "value": masked(source.value, name),
         "layer": source.layer,
         "file": str(source.place.file) if source.place.file else None,
         "line": source.place.line,
@@ -92,7 +96,7 @@ def run_shape(run: Run) -> dict[str, Any]:
         "count": run.count,
         "attempt": run.attempt,
         "node": run.node,
-        "parameters": {name: masked(value) for name, value in run.parameters.items()},
+        "parameters": masked(run.parameters),
         "enforce": run.enforce,
         "created": run.created,
         "started": run.started,
@@ -117,12 +121,3 @@ def problem_shape(problem: Problem) -> dict[str, Any]:
         "remedy": problem.remedy,
         "code": problem.code,
     }
-
-
-def masked(value: Any) -> Any:
-    """Return a plain value with the passwords of URLs in it masked."""
-    if isinstance(value, str):
-        return without_passwords(value)
-    if isinstance(value, dict):
-        return {key: masked(item) for key, item in value.items()}
-    return [masked(item) for item in value] if isinstance(value, list | tuple) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import textwrap
 from shutil import get_terminal_size
@@ -26,11 +25,6 @@ def one_line(value: object) -> str:
 
 def _spelt(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
-
-
-def without_passwords(text: str) -> str:
-    """Return `text` with the passwords of URLs masked."""
-    return re.sub(r"(://[^\s:/@]*):[^\s]*@", r"\1:***@", text)
 
 
 def counted(number: int, thing: str) -> str:

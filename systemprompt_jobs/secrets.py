@@ -1,0 +1,77 @@
+"""What must not be seen: secret names, passwords in URLs, and values that stand elsewhere.
+
+Plans and the record keep references, `{env: NAME}` and `{file: path}`; what they stand for is
+read where it is used. Whatever shows values to people shows them `masked`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_KINDS = ("env", "file")
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s]*@")
+_SECRET = re.compile(r"([_-]key|password|passwd|token|secret)$", re.IGNORECASE)
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a value of this name is never shown, e.g. `api_key` or `password`."""
+    return bool(_SECRET.search(name.rpartition(".")[2]))
+
+
+def masked(value: Any, name: str = "") -> Any:
+    """Return a plain value fit to be shown: secrets, by their name, and passwords are `***`."""
+    if isinstance(value, Mapping):
+        if name and _kind(value):
+            return dict(value)
+        return {key: masked(item, str(key)) for key, item in value.items()}
+    if value not in (None, "", [], ()) and is_secret(name):
+        return "***"
+    if isinstance(value, str):
+        return _URL_PASSWORD.sub(r"\1:***@", value)
+    return [masked(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def anchored(value: Any, root: Path) -> Any:
+    """Return a plain value with the relative paths of its references below `root`."""
+    if isinstance(value, dict):
+        if _kind(value) == "file":
+            return {"file": str(root / value["file"])}
+        return {key: anchored(item, root) for key, item in value.items()}
+    return [anchored(item, root) for item in value] if isinstance(value, list) else value
+
+
+def reveal(value: Any, environ: Mapping[str, str]) -> Any:
+    """Return a plain value with each reference replaced by what it stands for.
+
+    A file's last line end is left out. Raises ValueError for one that stands for nothing.
+    """
+    if isinstance(value, dict):
+        if kind := _kind(value):
+            return _from_environ(value[kind], environ) if kind == "env" else _from_file(value[kind])
+        return {key: reveal(item, environ) for key, item in value.items()}
+    return [reveal(item, environ) for item in value] if isinstance(value, list) else value
+
+
+def _kind(value: Mapping[Any, Any]) -> str:
+    """Return `env` or `file` for a reference, empty for any other mapping."""
+    if len(value) != 1:
+        return ""
+    ((key, item),) = value.items()
+    return key if key in _KINDS and isinstance(item, str) and item else ""
+
+
+def _from_environ(name: str, environ: Mapping[str, str]) -> str:
+    if name not in environ:
+        raise ValueError(f"the environment variable {name} is not set")
+    return environ[name]
+
+
+def _from_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ValueError(f"the file {path} cannot be read: {reason}") from None
