@@ -26,12 +26,14 @@ class Loop:
     """
 
     def __init__(self, name: str, step: Callable[[], float | None], clock: Clock) -> None:
+        self.name = name
         self._step = step
         self._clock = clock
         self._condition = threading.Condition()
         self._woken = False
         self._stopping = False
         self._backoff = 0.0
+        self._began: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"jobs-{name}", daemon=True)
         self._log = structlog.get_logger("systemprompt_jobs").bind(loop=name)
 
@@ -53,10 +55,18 @@ class Loop:
         if self._thread.ident is not None:
             self._thread.join()
 
+    def stuck_for(self) -> float:
+        """Return for how many seconds the step that may be running has been at it."""
+        began = self._began
+        return 0.0 if began is None else self._clock.monotonic() - began
+
     def _run(self) -> None:
         while not self._stopping:
             self._woken = False
-            self._pause(self._guarded_step())
+            self._began = self._clock.monotonic()
+            seconds = self._guarded_step()
+            self._began = None
+            self._pause(seconds)
 
     def _pause(self, seconds: float | None) -> None:
         deadline = None if seconds is None else self._clock.monotonic() + seconds

@@ -22,7 +22,7 @@ from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
 from .errors import StoreError
-from .model import Node, Run, State, Trigger
+from .model import Health, Node, Run, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from ._store import Store
     from .interfaces import Clock, Executor, Schedule
     from .model import Plan, Problem, Report
+
+_STUCK_S = 120.0
+"""A step that takes this long hangs: every statement ends within a third of a lease."""
 
 _DRAIN_S = 5.0
 """How long observers may take to see the last events."""
@@ -104,6 +107,8 @@ class LiveNode:
         self._record_loop = Loop("record", self._recorder.step, clock)
         self._keep_loop = Loop("keep", self._keeper.step, clock)
         self._claim_loop = Loop("claim", self._claimer.step, clock)
+        self._loops = (self._record_loop, self._keep_loop, self._claim_loop)
+        self._stopping = False
 
     # --- up ---
 
@@ -154,6 +159,17 @@ class LiveNode:
     def _held_values(self, plan: Plan, key: str, trigger: Trigger) -> dict[str, Any]:
         values = run_values(plan, key, trigger, self._clock.now())
         return values | {"node": self.node.id, "lease_until": self._keeper.lease_until()}
+
+    def health(self) -> Health:
+        """Return whether the threads work, and whether runs can be started."""
+        reasons = []
+        if self._stopping:
+            reasons.append("the scheduler is stopping")
+        if not self._keeper.may_start():
+            reasons.append("the database could not be reached for as long as a lease")
+        stuck = [loop.name for loop in self._loops if loop.stuck_for() > _STUCK_S]
+        reasons += [f"the thread {name} is stuck" for name in stuck]
+        return Health(live=not stuck, ready=not reasons, reasons=tuple(reasons))
 
     # --- at work ---
 
@@ -208,6 +224,7 @@ class LiveNode:
 
     def stop(self, grace_s: float) -> None:
         """Claim nothing more, give back what was not started, and let the rest end in time."""
+        self._stopping = True
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()

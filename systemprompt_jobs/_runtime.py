@@ -26,6 +26,7 @@ from .errors import (
 from .model import (
     Change,
     Explanation,
+    Health,
     Job,
     JobOverview,
     NodeOverview,
@@ -301,6 +302,17 @@ class Runtime:
         return self._opened
 
     # --- questions ---
+
+    def health(self) -> Health:
+        """Return whether this runtime works and can start runs. Touches no database."""
+        if self._live is None:
+            return Health(live=True, ready=False, reasons=("the scheduler is not running",))
+        return self._live.health()
+
+    def page(self, path: str) -> tuple[str, bytes] | None:
+        """Return the content type and body that a plugin's `health_page` hook has for a path."""
+        found: tuple[str, bytes] | None = self._manager.hook.health_page(path=path)
+        return found
 
     def jobs(self) -> list[JobOverview]:
         """Return every job with its next tick and newest run, in the order of their ids."""

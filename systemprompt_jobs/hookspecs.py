@@ -121,6 +121,23 @@ def make_executor(kind: str, settings: Mapping[str, Any]) -> Executor | None:
     """
 
 
+@hookspec(firstresult=True)
+def health_page(path: str) -> tuple[str, bytes] | None:
+    """Answer a GET on the health port (`scheduler.health_address`), e.g. of `/metrics`.
+
+    Called on a thread of the health server, for paths other than `/healthz` and `/readyz`, which
+    begin with `/` and have no query. Return the content type and the body, or None to leave the
+    path to other plugins; the first result wins. An exception is logged and answered with 500.
+
+    Example::
+
+        @hookimpl
+        def health_page(path):
+            if path == "/metrics":
+                return "text/plain; version=0.0.4", generate_latest()
+    """
+
+
 # --- observe, the scheduler ---
 
 

@@ -355,6 +355,15 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a runtime works (`live`) and can start runs (`ready`), and why not."""
+
+    live: bool
+    ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a job will run or not, or what became of one tick, in sentences.
 

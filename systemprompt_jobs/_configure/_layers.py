@@ -27,6 +27,7 @@ DEFAULTS = MappingProxyType(
         "workers": 10,
         "shutdown_grace": "30s",
         "lease": "30s",
+        "health_address": "",
         "unknown_jobs": "error",
         "unlisted_jobs": "run",
         "extensions": {},

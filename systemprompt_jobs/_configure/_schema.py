@@ -67,6 +67,13 @@ def _lease(value: timedelta) -> timedelta:
     return value
 
 
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not text or (colon and host and port.isascii() and port.isdecimal() and int(port) < 65536):  # noqa: PLR2004
+        return text
+    raise ValueError(f"is {shown(text)}, not an address such as 127.0.0.1:8080")
+
+
 Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
 Name = Annotated[StrictStr, Field(min_length=1)]
 Zone = Annotated[StrictStr, AfterValidator(check_zone)]
@@ -90,6 +97,7 @@ class Scheduler(BaseModel):
     workers: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_no_flag)] | None = None
     shutdown_grace: Duration | None = None
     lease: Annotated[Duration, AfterValidator(_lease)] | None = None
+    health_address: Annotated[StrictStr, AfterValidator(_address)] | None = None
     unknown_jobs: Literal["error", "warn"] | None = None
     unlisted_jobs: Literal["run", "ignore"] | None = None
     extensions: dict[str, dict[str, Any]] | None = None

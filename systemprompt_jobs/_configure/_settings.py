@@ -49,6 +49,7 @@ class Settings:
     workers: int
     shutdown_grace: timedelta
     lease: timedelta
+    health_address: str
     unknown_jobs: Literal["error", "warn"]
     unlisted_jobs: Literal["run", "ignore"]
     extensions: Mapping[str, Mapping[str, Any]]

@@ -27,6 +27,7 @@ def test_without_files_the_defaults_hold(folder):
         "workers": 10,
         "shutdown_grace": timedelta(seconds=30),
         "lease": timedelta(seconds=30),
+        "health_address": "",
         "unknown_jobs": "error",
         "unlisted_jobs": "run",
         "extensions": {},

@@ -15,6 +15,7 @@ from systemprompt_jobs.errors import StoreError, StoreUnusableError
 
 from ._plans import condition, next_ticks
 from ._signals import catch_signals
+from ._systemd import notify, start_watchdog
 from ._text import listed, one_line, say
 from ._times import instant, now, relative
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from systemprompt_jobs import Runtime
+    from systemprompt_jobs.builtin.health import HealthServer
 
     from ._session import Session
 
@@ -45,9 +47,29 @@ def command(session: Session) -> None:
         say(*_first_screen(runtime))
     for warning in runtime.warnings:
         _log.warning("configuration_warning", culprit=warning.culprit, reason=str(warning))
+    health = _health_server(runtime)
     if _start(runtime, signals):
+        notify("READY=1")
+        start_watchdog(lambda: runtime.health().live)
         signals.get()
+    notify("STOPPING=1")
     runtime.stop()
+    if health is not None:
+        health.stop()
+
+
+def _health_server(runtime: Runtime) -> HealthServer | None:
+    """Answer probes already while a database is waited for."""
+    address = runtime.settings.health_address
+    if not address:
+        return None
+    from systemprompt_jobs.builtin.health import HealthServer
+
+    host, _, port = address.rpartition(":")
+    server = HealthServer(runtime, host.strip("[]"), int(port))
+    server.start()
+    _log.info("health_server_started", host=host, port=server.port)
+    return server
 
 
 def _start(runtime: Runtime, signals: queue.SimpleQueue[int]) -> bool:
