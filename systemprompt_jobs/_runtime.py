@@ -19,6 +19,7 @@ from .errors import (
     ConfigurationError,
     ParameterError,
     ScheduleError,
+    StoreUnusableError,
     UnknownJobError,
     UsageError,
     text_of,
@@ -38,7 +39,7 @@ from .model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -300,6 +301,43 @@ class Runtime:
 
             self._opened = Store(self.settings.database, self.settings.lease.total_seconds())
         return self._opened
+
+    # --- the database itself ---
+
+    @property
+    def database(self) -> str:
+        """The URL of the scheduler's database, its password masked."""
+        return self._store.label
+
+    def revisions(self) -> tuple[str | None, str]:
+        """Return the schema that the database has (None: none yet) and the newest one."""
+        from ._store import REVISION
+
+        return self._store.revision(), REVISION
+
+    def upgrade(self) -> None:
+        """Create or migrate the database, as a start does. Raises StoreError."""
+        self._store.prepare()
+
+    def export(self) -> Iterator[str]:
+        """Yield all that is recorded as JSON lines, one snapshot. Raises StoreError."""
+        from ._store import REVISION, transfer
+
+        if not self._readable():
+            raise StoreUnusableError(f"there is no database {self.database} to export")
+        with self._store.read() as connection:
+            yield from transfer.export(connection, REVISION)
+
+    def load(self, lines: Iterable[str]) -> dict[str, int]:
+        """Insert what `export` yielded into an empty database, all or nothing.
+
+        Returns the number of rows by table. Raises UsageError and StoreError.
+        """
+        from ._store import REVISION, transfer
+
+        self._store.prepare()
+        with self._store.write() as connection:
+            return transfer.load(connection, lines, REVISION)
 
     # --- questions ---
 

@@ -6,6 +6,6 @@ a connection.
 """
 
 from ._backend import StoreClock
-from ._database import Store
+from ._database import REVISION, Store
 
-__all__ = ["Store", "StoreClock"]
+__all__ = ["REVISION", "Store", "StoreClock"]

@@ -72,6 +72,10 @@ class Store:
         """Return the clock of a node on this database whose own clock is `local`."""
         return self.backend.clock(local)
 
+    def revision(self) -> str | None:
+        """Return which schema the database has, None for none. Raises StoreError."""
+        return self._revision() if self.exists else None
+
     def prepare(self) -> None:
         """Create or migrate the database where needed. Raises StoreError."""
         self.backend.create()

@@ -14,6 +14,7 @@ from ._session import Session
 COMMANDS = {
     "check": ("_check", "Say everything that is wrong with plugins and configuration."),
     "config": ("_config", "Show the configuration in force, or the schema of its files."),
+    "db": ("_db", "See and upgrade the database's schema, export and import all it holds."),
     "explain": ("_explain", "Say why a job will run or not, and who set each of its values."),
     "history": ("_history", "Show the newest runs, newest first."),
     "init": ("_init", "Make a project in DIR that works at once."),
