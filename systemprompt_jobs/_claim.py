@@ -133,6 +133,7 @@ class Claimer:
             now = self._clock.read(connection)
             job_rows.add_missing(connection, [self.row(plan) for plan in self._plans.values()])
             rows = job_rows.lock(connection, self._plans, skip_locked=False)
+            rows |= self._inherit(connection, rows, now)
             settled = [
                 (id_, decision)
                 for id_, row in rows.items()
@@ -153,6 +154,33 @@ class Claimer:
     def row(self, plan: Plan) -> dict[str, Any]:
         """Return the job row of a plan of this node that no scheduler has taken on yet."""
         return job_row(plan, self._node.id)
+
+    def _inherit(
+        self, connection: Connection, rows: Mapping[str, JobRow], now: datetime
+    ) -> dict[str, JobRow]:
+        """Pause new jobs whose former names are paused: a renaming is no resuming."""
+        former = {
+            f"{plan.extension.name}:{alias}": id_
+            for id_, plan in self._plans.items()
+            for alias in plan.job.aliases
+            if not rows[id_].revision and not rows[id_].paused_at
+        }
+        paused = [
+            replace(
+                rows[former[old.id]],
+                paused_at=now,
+                paused_until=old.paused_until,
+                note=old.note,
+                by=old.by,
+            )
+            for old in job_rows.lock(connection, former, skip_locked=False).values()
+            if old.is_paused(now)
+        ]
+        control_rows.set_pauses(
+            connection,
+            [(now, row.paused_until, row.note or "", row.by or "", row.id) for row in paused],
+        )
+        return {row.id: row for row in paused}
 
     def _continues(self, row: JobRow) -> bool:
         """Return whether the ticks in the database are those of this node's plan."""

@@ -37,7 +37,7 @@ from .model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -331,9 +331,18 @@ class Runtime:
             return control.reset_clock(self._writable_ids(names), self.parse, who)
 
     def _writable_ids(self, names: Iterable[str]) -> list[str]:
+        _ = self.plans  # raises what is wrong with the configuration before anything is made
         self._store.prepare()
         known = set(self.known_ids())
-        return sorted({name if name in known else self.find(name).id for name in names})
+        return sorted({self._known_id(name, known) for name in names})
+
+    def _known_id(self, name: str, known: Collection[str]) -> str:
+        try:
+            return self.find(name).id
+        except UnknownJobError:
+            if name not in known:
+                raise
+            return name
 
     @contextmanager
     def _control(self) -> Iterator[Control]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -22,7 +23,7 @@ from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs._watch import Watch
 from systemprompt_jobs.errors import ScheduleError, UsageError
 from systemprompt_jobs.model import CatchUp, State, Trigger
-from tests.support import START, Calls, ManualClock, make_plan, report
+from tests.support import START, Calls, ManualClock, make_job, make_plan, report
 
 SECOND = timedelta(seconds=1)
 JOB = "ext:cleanup"
@@ -438,6 +439,20 @@ def test_a_job_that_no_scheduler_has_seen_yet_starts_paused(site):
     node.work(5)
     assert site.rows() == []
     assert site.job("fingerprint") == fingerprint(plan)
+
+
+def test_a_job_that_is_renamed_stays_paused_until_it_is_resumed_by_its_new_name(site):
+    site.node().work(1)
+    site.pause(note="the disk")
+    renamed = replace(make_plan("sweep"), job=make_job("sweep", aliases=["cleanup"]))
+    site.node(renamed).work(5)
+    assert [row[0] for row in site.rows()] == ["succeeded"]
+    assert pauses(site.store, site.clock)["ext:sweep"].note == "the disk"
+    site.control.resume(["ext:sweep"], "", "ada")
+    node = site.node(renamed)
+    node.work(1)
+    assert site.rows("skipped") == [("skipped", "paused", 2, 5, 4)]
+    assert pauses(site.store, site.clock).keys() == {JOB}
 
 
 def test_an_end_that_has_passed_is_refused_and_nothing_is_changed(site):

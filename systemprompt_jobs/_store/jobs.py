@@ -34,6 +34,8 @@ class JobRow:
     note: str | None = None
     by: str | None = None
     """Who paused it; None once somebody has resumed it."""
+    revision: int = 0
+    """How often a scheduler has written its plan."""
 
     def is_paused(self, now: datetime) -> bool:
         """Return whether a pause is in force."""
@@ -55,6 +57,7 @@ _COLUMNS = (
     "paused_until",
     "note",
     "by",
+    "revision",
 )
 
 
@@ -69,10 +72,9 @@ def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> di
 
 
 def _to_row(row: tuple[Any, ...]) -> JobRow:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    for name in ("next_tick", "last_tick", "paused_at", "paused_until"):
-        values[name] = instant(values[name])
-    return JobRow(**values)
+    *plan, next_tick, last_tick, catch_up, window, since, until, note, by, revision = row
+    ticks, pause = (instant(next_tick), instant(last_tick)), (instant(since), instant(until))
+    return JobRow(*plan, *ticks, catch_up, window, *pause, note, by, revision)
 
 
 def add_missing(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
