@@ -72,9 +72,9 @@ def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> di
 
 
 def _to_row(row: tuple[Any, ...]) -> JobRow:
-    *plan, next_tick, last_tick, catch_up, window, since, until, note, by, revision = row
-    ticks, pause = (instant(next_tick), instant(last_tick)), (instant(since), instant(until))
-    return JobRow(*plan, *ticks, catch_up, window, *pause, note, by, revision)
+    id_, schedule, zone, fingerprint, next_, last, catch_up, window, since, until, *rest = row
+    ticks, pause = (instant(next_), instant(last)), (instant(since), instant(until))
+    return JobRow(id_, schedule, zone, fingerprint, *ticks, catch_up, window, *pause, *rest)
 
 
 def add_missing(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
