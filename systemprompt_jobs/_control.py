@@ -118,6 +118,8 @@ def held(store: Store, clock: StoreClock) -> dict[str, datetime]:
 def _end(until: datetime | timedelta | None, now: datetime) -> datetime | None:
     if until is None:
         return None
+    if isinstance(until, datetime) and until.tzinfo is None:
+        raise UsageError(f"a pause until {until}: the time has no zone")
     end = now + until if isinstance(until, timedelta) else until
     if end <= now:
         raise UsageError(f"a pause until {until} would be over already: name a time to come")

@@ -85,12 +85,15 @@ def decide(
         return _skip(schedule, due, pause.end)
     if due > now:
         return Decision(due, None, due, schedule.next(due))
-    pause = pause if pause is not None and due < pause.start else None
-    newest = max(due, schedule.previous(pause.start if pause else now + _INSTANT) or due)
+    horizon, overtaken = now + _INSTANT, False
+    if pause is not None and due < pause.start:
+        horizon = min(horizon, pause.start)
+        overtaken = _is_overtaken(schedule, pause, now, policy)
+    newest = max(due, schedule.previous(horizon) or due)
     window = policy.window
     if policy.catch_up is CatchUp.NONE:
         window = min(window, PUNCTUAL)
-    if now - newest > window or (pause is not None and _is_overtaken(schedule, pause, now, policy)):
+    if overtaken or now - newest > window:
         missed = _stretch(schedule, due, newest)
         return Decision(None, missed, newest, schedule.next(newest))
     run = newest

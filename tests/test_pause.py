@@ -423,6 +423,18 @@ def test_a_pause_after_an_unsettled_one_takes_its_beginning_so_that_no_tick_is_l
     assert site.rows() == [("skipped", "paused", 60, 180, 3)]
 
 
+def test_a_clock_set_back_behind_the_beginning_of_a_pause_settles_nothing_ahead(site):
+    node = site.node()
+    node.work(10)
+    site.pause()
+    site.clock.step(-5)
+    site.resume()
+    node.work(3)
+    assert site.job("last_tick") == START + 10 * SECOND
+    node.work(4)
+    assert site.rows("skipped") == []
+
+
 def test_a_pause_after_a_settled_one_begins_now(site):
     node = site.node()
     site.pause(timedelta(seconds=5))
@@ -459,6 +471,8 @@ def test_an_end_that_has_passed_is_refused_and_nothing_is_changed(site):
     site.node()
     with pytest.raises(UsageError, match="over already"):
         site.pause(START - SECOND)
+    with pytest.raises(UsageError, match="has no zone"):
+        site.pause(datetime(2030, 1, 1))  # noqa: DTZ001  # what is refused
     assert pauses(site.store, site.clock) == {}
     assert _audits(site) == []
 
