@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._calendar import splay
-from ._schedule import Agenda, Decision, Policy, Stretch, decide
+from ._schedule import Agenda, Decision, Pause, Policy, Stretch, decide
+from ._store import control as control_rows
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
 from .model import CatchUp, Problem, State, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -43,6 +44,12 @@ _LATE = timedelta(seconds=1)
 
 _LOOK_AGAIN = timedelta(seconds=1)
 """How often to look whether it has, should another node run it."""
+
+_PAUSED_LOOK = timedelta(minutes=10)
+"""Look again this often at a paused job, though whoever resumes one is noticed at once."""
+
+FAR = timedelta(hours=1)
+"""A job whose newest settled tick is further ahead than this saw a clock that was wrong."""
 
 _BATCH = 1000
 """Jobs per claiming transaction."""
@@ -82,7 +89,9 @@ class Claimer:
     """Claims the due ticks of this node's plans.
 
     `lease_until` tells the end of a lease taken now; `took` receives the rows of one
-    transaction: claimed runs, and missed stretches; `failed` a job whose schedule raises.
+    transaction: claimed runs, and stretches that were missed or paused; `failed` a job whose
+    schedule raises, or whose clock was wrong; `resumed` the jobs whose pauses have ended by
+    themselves.
     """
 
     def __init__(
@@ -94,6 +103,7 @@ class Claimer:
         lease_until: Callable[[], int],
         took: Callable[[list[Run]], None],
         failed: Callable[[Problem], None],
+        resumed: Callable[[list[JobRow]], None] = lambda _rows: None,
     ) -> None:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
@@ -103,6 +113,9 @@ class Claimer:
         self._lease_until = lease_until
         self._took = took
         self._failed = failed
+        self._resumed = resumed
+        self._newest = clock.now()
+        self._ahead: set[str] = set()
         self._agenda = Agenda()
         self._broken: set[str] = set()
         self._busy = False
@@ -120,11 +133,13 @@ class Claimer:
             now = self._clock.read(connection)
             job_rows.add_missing(connection, [self.row(plan) for plan in self._plans.values()])
             rows = job_rows.lock(connection, self._plans, skip_locked=False)
-            settled = {
-                id_: self._settle(row, parse, now)
+            rows |= self._inherit(connection, rows, now)
+            settled = [
+                (id_, decision)
                 for id_, row in rows.items()
                 if row.next_tick and row.next_tick <= now and not self._continues(row)
-            }
+                for decision in self._settle(row, parse, now)
+            ]
             claimed = self._record(connection, settled, now)
             next_ticks = {id_: self._next_tick(row, now) for id_, row in rows.items()}
             job_rows.install(
@@ -132,25 +147,40 @@ class Claimer:
                 [self.row(self._plans[id_]) | {"next_tick": n} for id_, n in next_ticks.items()],
             )
         for id_, tick in next_ticks.items():
-            self._agenda.set(id_, tick)
+            odd = rows[id_].paused_at or _is_ahead(rows[id_], now)
+            self._agenda.set(id_, now if odd else tick)
         self._took(claimed)
 
     def row(self, plan: Plan) -> dict[str, Any]:
-        """Return the job row of a plan that no scheduler has taken on yet."""
-        return {
-            "id": plan.id,
-            "extension": plan.extension.name,
-            "name": plan.job.name,
-            "schedule": plan.schedule.text if plan.schedule else "",
-            "timezone": plan.timezone,
-            "fingerprint": self._fingerprints[plan.id],
-            "owner": self._node.id,
-            "distribution": plan.extension.distribution,
-            "version": plan.extension.version,
-            "catch_up": plan.catch_up,
-            "catchup_window": _whole_seconds(plan.catchup_window),
-            "next_tick": None,
+        """Return the job row of a plan of this node that no scheduler has taken on yet."""
+        return job_row(plan, self._node.id)
+
+    def _inherit(
+        self, connection: Connection, rows: Mapping[str, JobRow], now: datetime
+    ) -> dict[str, JobRow]:
+        """Pause new jobs whose former names are paused: a renaming is no resuming."""
+        former = {
+            f"{plan.extension.name}:{alias}": id_
+            for id_, plan in self._plans.items()
+            for alias in plan.job.aliases
+            if not rows[id_].revision and not rows[id_].paused_at
         }
+        paused = [
+            replace(
+                rows[former[old.id]],
+                paused_at=now,
+                paused_until=old.paused_until,
+                note=old.note,
+                by=old.by,
+            )
+            for old in job_rows.lock(connection, former, skip_locked=False).values()
+            if old.is_paused(now)
+        ]
+        control_rows.set_pauses(
+            connection,
+            [(now, row.paused_until, row.note or "", row.by or "", row.id) for row in paused],
+        )
+        return {row.id: row for row in paused}
 
     def _continues(self, row: JobRow) -> bool:
         """Return whether the ticks in the database are those of this node's plan."""
@@ -168,26 +198,31 @@ class Claimer:
 
     def _settle(
         self, row: JobRow, parse: Callable[[str, str], Schedule], now: datetime
-    ) -> Decision:
+    ) -> Iterator[Decision]:
         """Decide on what was due under a plan that is being replaced."""
-        assert row.next_tick is not None  # noqa: S101  # the caller asked
-        try:
-            # One at a time is over with the plan, so of `all` the newest tick runs.
-            kept = CatchUp(row.catch_up) if row.catch_up != CatchUp.ALL else CatchUp.LATEST
-            policy = Policy(kept, timedelta(seconds=row.catchup_window))
-            decision = decide(parse(row.schedule, row.timezone), row.next_tick, now, policy)
-        except ValueError:  # of a syntax or policy that nothing here knows any more
-            decision = Decision(row.next_tick, None, row.next_tick, None)
-        if self._plans[row.id].enabled or decision.run is None:
-            return decision
-        missed = decision.missed
-        stretch = Stretch(row.next_tick, decision.last, 1 + (missed.count if missed else 0))
-        return replace(decision, run=None, missed=stretch)
+        runs = self._plans[row.id].enabled and not row.is_paused(now)
+        pause = _pause(row, now + timedelta.resolution)
+        due = row.next_tick
+        while due is not None and due <= now:
+            try:
+                # One at a time is over with the plan, so of `all` the newest tick runs.
+                kept = CatchUp(row.catch_up) if row.catch_up != CatchUp.ALL else CatchUp.LATEST
+                policy = Policy(kept, timedelta(seconds=row.catchup_window))
+                decision = decide(parse(row.schedule, row.timezone), due, now, policy, pause)
+            except ValueError:  # of a syntax or policy that nothing here knows any more
+                decision = Decision(due, None, due, None)
+                runs = runs and pause is None
+            yield decision if runs else _not_run(decision, due)
+            due = decision.next
 
     def step(self) -> float | None:
         """Claim what is due; return the seconds until there may be more."""
         self._busy = False
         now = self._clock.now()
+        if now < self._newest - FAR:
+            self.look(self._plans)
+            self._newest = now
+        self._newest = max(self._newest, now)
         if self._in_doubt:
             self._read_back()
         while self._freed:
@@ -202,6 +237,10 @@ class Claimer:
             return None
         until = (first - AHEAD - self._clock.now()).total_seconds()
         return min(max(until, _BUSY_WAIT_S if self._busy else 0.0), _LONGEST_WAIT_S)
+
+    def look(self, job_ids: Iterable[str]) -> None:
+        """Look at these jobs at the next step: somebody has changed them. Any thread may call."""
+        self._freed.extend(id_ for id_ in job_ids if id_ in self._plans)
 
     def ended(self, run: Run) -> bool:
         """Note that a run has ended; return whether a tick waits for that. Any thread may call."""
@@ -222,14 +261,19 @@ class Claimer:
         with self._store.write() as connection:
             rows = job_rows.lock(connection, due, skip_locked=True)
             now = self._clock.read(connection)
-            held_back = self._hold_back(connection, rows, now)
+            awake = {id_: row for id_, row in rows.items() if not row.is_paused(now + AHEAD)}
+            held_back = self._hold_back(connection, awake, now)
             for id_ in due:
-                row = rows.get(id_)
+                row = awake.get(id_)
                 if row and id_ not in held_back and self._is_due(row, now):
                     decision = self._decide(row, now)
                     if decision is not None:
                         decisions[id_] = decision
-            claimed = self._record(connection, decisions, now)
+            claimed = self._record(connection, decisions.items(), now)
+            over = [row for row in awake.values() if self._is_over(row, decisions.get(row.id))]
+            control_rows.forget_pauses(connection, [row.id for row in over])
+        self._resumed([row for row in over if row.by is not None])
+        self._warn_of_clocks(rows, now)
         self._busy |= len(rows) < len(due)
         for id_ in due:
             if id_ in decisions:
@@ -241,10 +285,33 @@ class Claimer:
     def _is_due(self, row: JobRow, now: datetime) -> bool:
         return self._owns(row) and row.next_tick is not None and row.next_tick <= now + AHEAD
 
+    def _is_over(self, row: JobRow, decision: Decision | None) -> bool:
+        """Return whether all ticks up to the end of a job's pause are settled."""
+        if row.paused_until is None or not self._owns(row):
+            return False
+        next_tick = decision.next if decision else row.next_tick
+        return next_tick is None or next_tick >= row.paused_until
+
+    def _warn_of_clocks(self, rows: Mapping[str, JobRow], now: datetime) -> None:
+        """Say once of a job that it waits for a time which a wrong clock has shown."""
+        ahead = {id_: row for id_, row in rows.items() if _is_ahead(row, now)}
+        for id_ in ahead.keys() - self._ahead:
+            reason = (
+                f"its ticks are settled up to {ahead[id_].last_tick}: the clock was wrong then, or "
+                "is wrong now; nothing runs until that time has come"
+            )
+            remedy = f"when the clock is right: systemprompt infra jobs reset-clock {id_}"
+            self._failed(Problem(id_, reason, remedy=remedy))
+        self._ahead.difference_update(rows)
+        self._ahead |= ahead.keys()
+
     def _look_at(self, row: JobRow, now: datetime) -> datetime | None:
         """Return when to look at a job that was not claimed."""
         if not self._owns(row) or row.id in self._broken:
             return None
+        if row.is_paused(now + AHEAD):
+            later = now + _PAUSED_LOOK
+            return min(row.paused_until or later, later)
         return now + AHEAD + _LOOK_AGAIN if row.id in self._held_back else row.next_tick
 
     def _hold_back(
@@ -267,7 +334,8 @@ class Claimer:
         assert plan.schedule is not None  # noqa: S101  # a plan without one has no tick
         assert row.next_tick is not None  # noqa: S101  # the caller asked
         try:
-            return decide(plan.schedule, row.next_tick, now, _policy(plan))
+            pause = _pause(row, now + AHEAD)
+            return decide(plan.schedule, row.next_tick, now, _policy(plan), pause)
         except Exception as error:  # noqa: BLE001
             self._broken.add(row.id)
             reason = f"its schedule raised {type(error).__name__}: {error}; it is not due any more"
@@ -278,21 +346,25 @@ class Claimer:
         return row.fingerprint == self._fingerprints[row.id]
 
     def _record(
-        self, connection: Connection, decisions: Mapping[str, Decision], now: datetime
+        self, connection: Connection, decisions: Collection[tuple[str, Decision]], now: datetime
     ) -> list[Run]:
-        missed = run_rows.add(
+        never_run = run_rows.add(
             connection,
             [
-                self._missed(self._plans[id_], decision.missed, now)
-                for id_, decision in decisions.items()
-                if decision.missed is not None
+                self._stretch(self._plans[id_], stretch, now, state, reason)
+                for id_, decision in decisions
+                for stretch, state, reason in (
+                    (decision.missed, State.MISSED, ""),
+                    (decision.paused, State.SKIPPED, "paused"),
+                )
+                if stretch is not None
             ],
         )
         runs = run_rows.add(
             connection,
             [
                 self._claimed(self._plans[id_], decision.run, decision.next, now)
-                for id_, decision in decisions.items()
+                for id_, decision in decisions
                 if decision.run is not None
             ],
         )
@@ -300,10 +372,10 @@ class Claimer:
             connection,
             [
                 {"key": id_, "new_next": decision.next, "new_last": decision.last}
-                for id_, decision in decisions.items()
+                for id_, decision in dict(decisions).items()
             ],
         )
-        return runs + missed
+        return runs + never_run
 
     def _claimed(
         self, plan: Plan, tick: datetime, following: datetime | None, now: datetime
@@ -319,16 +391,57 @@ class Claimer:
             "lease_until": self._lease_until(),
         }
 
-    def _missed(self, plan: Plan, stretch: Stretch, now: datetime) -> dict[str, Any]:
+    def _stretch(
+        self, plan: Plan, stretch: Stretch, now: datetime, state: State, reason: str
+    ) -> dict[str, Any]:
         values = run_values(plan, f"t:{micros(stretch.first)}", Trigger.SCHEDULE, now)
         return {
             **values,
-            "state": State.MISSED,
+            "state": state,
+            "reason": reason,
             "tick_at": stretch.first,
             "last_tick": stretch.last,
             "count": stretch.count,
             "finished": now,
         }
+
+
+def job_row(plan: Plan, owner: str) -> dict[str, Any]:
+    """Return the job row of a plan that no scheduler has taken on yet."""
+    return {
+        "id": plan.id,
+        "extension": plan.extension.name,
+        "name": plan.job.name,
+        "schedule": plan.schedule.text if plan.schedule else "",
+        "timezone": plan.timezone,
+        "fingerprint": fingerprint(plan),
+        "owner": owner,
+        "distribution": plan.extension.distribution,
+        "version": plan.extension.version,
+        "catch_up": plan.catch_up,
+        "catchup_window": _whole_seconds(plan.catchup_window),
+        "next_tick": None,
+    }
+
+
+def _pause(row: JobRow, horizon: datetime) -> Pause | None:
+    """Return the pause of a job as far as it has come at `horizon`."""
+    if row.paused_at is None:
+        return None
+    return Pause(row.paused_at, min(row.paused_until or horizon, horizon))
+
+
+def _not_run(decision: Decision, due: datetime) -> Decision:
+    """Return the decision with the tick that would run among the missed ones."""
+    if decision.run is None:
+        return decision
+    missed = decision.missed
+    stretch = Stretch(due, decision.last, 1 + (missed.count if missed else 0))
+    return replace(decision, run=None, missed=stretch)
+
+
+def _is_ahead(row: JobRow, now: datetime) -> bool:
+    return row.last_tick is not None and row.last_tick > now + FAR
 
 
 def _policy(plan: Plan) -> Policy:

@@ -25,6 +25,8 @@ _MAX_OFFSET = timedelta(seconds=1)
 class Keeper:
     """Heartbeats, rescues and takes over pending runs, at most `room()` at once.
 
+    `watch` looks for what others have changed.
+
     A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
     if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
     failed statement between: so an outage never expires everything at once.
@@ -42,6 +44,7 @@ class Keeper:
         room: Callable[[], int],
         took: Callable[[list[Run]], None],
         observer: Observer,
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._node = node
@@ -52,6 +55,7 @@ class Keeper:
         self._room = room
         self._took = took
         self._observer = observer
+        self._watch = watch
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
         self._in_doubt = False
@@ -103,6 +107,7 @@ class Keeper:
                 self._beat()
                 self._rescue()
             self._take_pending()
+            self._watch()
         except Exception:
             self._suspects.clear()
             raise

@@ -15,12 +15,13 @@ import structlog
 from ._claim import Claimer, manual_key, run_values
 from ._keep import Keeper
 from ._loop import Loop
-from ._observe import Observer
+from ._observe import DRAIN_S, Observer
 from ._record import Recorder, cancelled
 from ._run import Attempt
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
+from ._watch import Watch
 from .errors import StoreError
 from .model import Health, Node, Run, State, Trigger
 
@@ -32,14 +33,12 @@ if TYPE_CHECKING:
 
     from ._context import Resources
     from ._store import Store
+    from ._store.jobs import JobRow
     from .interfaces import Clock, Executor, Schedule
     from .model import Plan, Problem, Report
 
 _STUCK_S = 120.0
 """A step that takes this long hangs: every statement ends within a third of a lease."""
-
-_DRAIN_S = 5.0
-"""How long observers may take to see the last events."""
 
 
 def new_node() -> Node:
@@ -72,7 +71,8 @@ class LiveNode:
         self._awaited: dict[int, SimpleQueue[Run]] = {}
         self._caught_up: set[str] = set()
         self._ticking = False
-        self._observer = Observer(manager)
+        self._watch: Watch | None = None
+        self.observer = self._observer = Observer(manager)
         self._keeper = Keeper(
             store,
             self.node,
@@ -83,6 +83,7 @@ class LiveNode:
             room=lambda: self._recorder.room() if self._ticking else 0,
             took=self._took,
             observer=self._observer,
+            watch=self._look,
         )
         self._recorder = Recorder(
             store,
@@ -103,6 +104,7 @@ class LiveNode:
             self._keeper.lease_until,
             self._took,
             lambda problem: self._observer.put("plugin_failed", problem=problem),
+            self._resumed,
         )
         self._record_loop = Loop("record", self._recorder.step, clock)
         self._keep_loop = Loop("keep", self._keeper.step, clock)
@@ -121,6 +123,7 @@ class LiveNode:
         self._observer.put("scheduler_started", node=self.node)
         for problem in degraded:
             self._observer.put("plugin_failed", problem=problem)
+        self._watch = Watch(self._store, self._changed_by_others)
         self._claimer.install(parse)
         self._claimer.step()
         self._start_up()
@@ -141,15 +144,17 @@ class LiveNode:
 
     def _start_up(self) -> None:
         """Run once what asks for it; a caught-up tick of the same job makes it unnecessary."""
-        now = self._clock.now()
-        rows = []
-        for plan in self._plans.values():
-            if plan.starts_up:
-                row = self._held_values(plan, f"s:{self.node.boot}", Trigger.STARTUP)
-                if plan.id in self._caught_up:
-                    row |= {"state": State.SKIPPED, "reason": "catch-up", "finished": now}
-                rows.append(row)
+        plans = [plan for plan in self._plans.values() if plan.starts_up]
         with self._store.write() as connection:
+            now = self._clock.read(connection)
+            locked = job_rows.lock(connection, [plan.id for plan in plans], skip_locked=False)
+            rows = []
+            for plan in plans:
+                row = self._held_values(plan, f"s:{self.node.boot}", Trigger.STARTUP)
+                reason = "paused" if locked[plan.id].is_paused(now) else ""
+                if reason := "catch-up" if plan.id in self._caught_up else reason:
+                    row |= {"state": State.SKIPPED, "reason": reason, "finished": now}
+                rows.append(row)
             runs = run_rows.add(connection, rows)
         for run in runs:
             if run.state is State.SKIPPED:
@@ -190,12 +195,24 @@ class LiveNode:
 
     def _took(self, rows: Sequence[Run]) -> None:
         for run in rows:
-            if run.state is State.MISSED:
-                self._observer.put("tick_missed", run=run)
+            if run.state in {State.MISSED, State.SKIPPED}:
+                self._observer.put(f"tick_{run.state}", run=run)
         claimed = [run for run in rows if run.state is State.CLAIMED]
         now = self._clock.now()
         self._caught_up |= {run.job_id for run in claimed if run.tick and run.tick <= now}
         self._recorder.offer(claimed)
+
+    def _look(self) -> None:
+        if self._watch is not None:
+            self._watch.step()
+
+    def _changed_by_others(self, job_ids: Iterable[str]) -> None:
+        self._claimer.look(job_ids)
+        self._claim_loop.wake()
+
+    def _resumed(self, rows: Iterable[JobRow]) -> None:
+        for row in rows:
+            self._observer.put("job_resumed", job_id=row.id, note=row.note or "", who="")
 
     def _start(self, run: Run) -> None:
         def reported(report: Report) -> None:
@@ -242,7 +259,7 @@ class LiveNode:
         self._executor.close()
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
-        self._observer.drain(_DRAIN_S)
+        self._observer.drain(DRAIN_S)
 
     def _give_back(self, unstarted: Sequence[Run]) -> None:
         """Other nodes may take the ticks; start-up and manual runs belong to this one alone."""

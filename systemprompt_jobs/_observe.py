@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import pluggy
 
 _CAPACITY = 100_000
+
+DRAIN_S = 5.0
+"""How long observers may take to see the last events."""
+
 _END: tuple[str, dict[str, Any]] = ("", {})
 
 

@@ -193,18 +193,18 @@ def _traceback_of(job: Job[..., Any], error: BaseException) -> str:
 
 def _clip(text: str) -> str:
     if len(text) <= MAX_MESSAGE:
-        return _clean(text)
-    return _clean(text[:MAX_MESSAGE]) + f" … (cut, {len(text):,} characters in all)"
+        return clean(text)
+    return clean(text[:MAX_MESSAGE]) + f" … (cut, {len(text):,} characters in all)"
 
 
 def _clip_start(text: str) -> str:
     """Keep the end of a traceback, which says most."""
     if len(text) <= MAX_TRACEBACK:
-        return _clean(text)
-    return f"(cut, {len(text):,} characters in all) …\n" + _clean(text[-MAX_TRACEBACK:])
+        return clean(text)
+    return f"(cut, {len(text):,} characters in all) …\n" + clean(text[-MAX_TRACEBACK:])
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Replace what databases refuse in a text: NUL and lone surrogates."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +32,7 @@ from .model import (
     Job,
     JobOverview,
     NodeOverview,
+    PauseOverview,
     Plan,
     Problem,
     Run,
@@ -39,11 +41,12 @@ from .model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
     from ._context import Resources
+    from ._control import Control
     from ._explain import Evidence
     from ._node import LiveNode
     from ._store import Store
@@ -339,6 +342,79 @@ class Runtime:
         with self._store.write() as connection:
             return transfer.load(connection, lines, REVISION)
 
+    # --- changes ---
+
+    def pause(
+        self,
+        *names: str,
+        until: datetime | timedelta | None = None,
+        note: str = "",
+        who: str = "",
+    ) -> list[PauseOverview]:
+        """Pause jobs: their ticks and unstarted runs are `skipped: paused`, running ones go on.
+
+        `until` is an aware instant or a duration; without it the pause lasts until `resume()`.
+        A job that is paused already gets the new end and note. A job that is not installed can
+        be paused by its id while the database knows it.
+        Raises UnknownJobError, AmbiguousJobError, UsageError for an end that has passed, and
+        StoreError; then nothing is paused.
+        """
+        ids = self._writable_ids(names)
+        plans = [plan for plan in sorted(self.plans, key=lambda plan: plan.id) if plan.id in ids]
+        with self._control() as control:
+            return control.pause(ids, plans, until, note, who)
+
+    def resume(self, *names: str, note: str = "", who: str = "") -> list[str]:
+        """End the pauses of jobs; return the ids of those that were paused.
+
+        What the pause has covered is one row once a scheduler that owns the job goes on with it.
+        Raises UnknownJobError, AmbiguousJobError and StoreError.
+        """
+        with self._control() as control:
+            return control.resume(self._writable_ids(names), note, who)
+
+    def reset_clock(self, *names: str, who: str = "") -> dict[str, datetime]:
+        """Let jobs go on that are settled beyond now, because a clock was wrong.
+
+        Returns the jobs that were, with the time they waited for. Their ticks from now on come
+        again, also where the wrong clock has run them.
+        Raises UnknownJobError, AmbiguousJobError, UsageError for a schedule of a syntax that no
+        plugin here knows, and StoreError; then nothing is changed.
+        """
+        with self._control() as control:
+            return control.reset_clock(self._writable_ids(names), self.parse, who)
+
+    def _writable_ids(self, names: Iterable[str]) -> list[str]:
+        _ = self.plans  # raises what is wrong with the configuration before anything is made
+        self._store.prepare()
+        known = set(self.known_ids())
+        return sorted({self._known_id(name, known) for name in names})
+
+    def _known_id(self, name: str, known: Collection[str]) -> str:
+        try:
+            return self.find(name).id
+        except UnknownJobError:
+            if name not in known:
+                raise
+            return name
+
+    @contextmanager
+    def _control(self) -> Iterator[Control]:
+        """Yield what changes jobs; its hooks are called by the running node, or until the end."""
+        from ._control import Control
+        from ._observe import DRAIN_S, Observer
+
+        clock = self._store.clock(self._clock)
+        if self._live is not None:
+            yield Control(self._store, clock, self._live.observer)
+            return
+        observer = Observer(self._manager)
+        observer.start()
+        try:
+            yield Control(self._store, clock, observer)
+        finally:
+            observer.drain(DRAIN_S)
+
     # --- questions ---
 
     def health(self) -> Health:
@@ -352,12 +428,31 @@ class Runtime:
         found: tuple[str, bytes] | None = self._manager.hook.health_page(path=path)
         return found
 
+    def pauses(self) -> dict[str, PauseOverview]:
+        """Return the pauses in force by job id, also those of jobs that are not installed."""
+        from . import _control
+
+        if not self._readable():
+            return {}
+        return _control.pauses(self._store, self._store.clock(self._clock))
+
+    def held(self) -> dict[str, datetime]:
+        """Return the jobs settled more than an hour beyond now, and up to when.
+
+        A clock was wrong; `reset_clock()` lets them go on.
+        """
+        from . import _control
+
+        if not self._readable():
+            return {}
+        return _control.held(self._store, self._store.clock(self._clock))
+
     def jobs(self) -> list[JobOverview]:
         """Return every job with its next tick and newest run, in the order of their ids."""
-        last = self._last_runs()
+        last, pauses, held = self._last_runs(), self.pauses(), self.held()
         now = self._clock.now()
         return [
-            JobOverview(plan, _next_tick(plan, now), last.get(plan.id))
+            _overview(plan, last.get(plan.id), pauses.get(plan.id), held.get(plan.id), now)
             for plan in sorted(self.plans, key=lambda plan: plan.id)
         ]
 
@@ -488,6 +583,8 @@ class Runtime:
             troubled=tuple(troubled),
             counts=counts,
             degraded=self.degraded,
+            pauses=tuple(self.pauses().values()),
+            held=self.held(),
         )
 
     def _nodes_and_counts(self) -> tuple[tuple[NodeOverview, ...], Mapping[str, int]]:
@@ -523,10 +620,27 @@ def _names(plan: Plan) -> set[str]:
     return {plan.id, job.name, *job.aliases, *aliases}
 
 
-def _next_tick(plan: Plan, now: Any) -> Any:
+def _overview(
+    plan: Plan,
+    last: Run | None,
+    pause: PauseOverview | None,
+    held_until: datetime | None,
+    now: datetime,
+) -> JobOverview:
+    settled = max(now, held_until or now)
+    if pause is None:
+        next_tick = _next_tick(plan, settled)
+    elif pause.until is None:
+        next_tick = None
+    else:  # a tick at the very end of the pause runs
+        next_tick = _next_tick(plan, max(settled, pause.until - timedelta.resolution))
+    return JobOverview(plan, next_tick, last, pause, held_until)
+
+
+def _next_tick(plan: Plan, after: datetime) -> datetime | None:
     if plan.problem is not None or not plan.enabled or plan.schedule is None:
         return None
-    return plan.schedule.next(now)
+    return plan.schedule.next(after)
 
 
 def _new_manager(*, trace: bool) -> Any:

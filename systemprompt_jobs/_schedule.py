@@ -42,35 +42,58 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause that is over: the ticks at or after `start` and before `end` do not run."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What becomes of a job's due ticks.
 
     `run` is the tick to run, if any; `missed` the ticks before it that will never run; `last`
-    the newest tick that is settled by this; `next` the first one that is not.
+    the newest tick that is settled by this; `next` the first one that is not. `paused` are
+    ticks that a pause has skipped; then there are no others.
     """
 
     run: datetime | None
     missed: Stretch | None
     last: datetime
     next: datetime | None
+    paused: Stretch | None = None
 
 
-def decide(schedule: Schedule, due: datetime, now: datetime, policy: Policy = LATEST) -> Decision:
+def decide(
+    schedule: Schedule,
+    due: datetime,
+    now: datetime,
+    policy: Policy = LATEST,
+    pause: Pause | None = None,
+) -> Decision:
     """Settle the ticks from `due` (the job's next tick) up to `now`.
 
     One that lies ahead of `now` is settled alone: it was claimed early. Of those behind, one
     runs: the newest, or under `all` the oldest inside the window, and the younger ones are
     settled by later calls. Those before it are missed, and so is the newest where it is older
     than the window, or under `none` than a minute.
+    The ticks before a pause are settled first, then those in it, then the rest, by a call each.
     Nothing is walked, so a year of a per-second schedule costs no more than a minute.
     """
+    if pause is not None and pause.start <= due < pause.end:
+        return _skip(schedule, due, pause.end)
     if due > now:
         return Decision(due, None, due, schedule.next(due))
-    newest = max(due, schedule.previous(now + _INSTANT) or due)
+    horizon, overtaken = now + _INSTANT, False
+    if pause is not None and due < pause.start:
+        horizon = min(horizon, pause.start)
+        overtaken = _is_overtaken(schedule, pause, now, policy)
+    newest = max(due, schedule.previous(horizon) or due)
     window = policy.window
     if policy.catch_up is CatchUp.NONE:
         window = min(window, PUNCTUAL)
-    if now - newest > window:
+    if overtaken or now - newest > window:
         missed = _stretch(schedule, due, newest)
         return Decision(None, missed, newest, schedule.next(newest))
     run = newest
@@ -80,6 +103,17 @@ def decide(schedule: Schedule, due: datetime, now: datetime, policy: Policy = LA
         return Decision(run, None, run, schedule.next(run))
     missed = _stretch(schedule, due, schedule.previous(run) or due)
     return Decision(run, missed, run, schedule.next(run))
+
+
+def _skip(schedule: Schedule, due: datetime, end: datetime) -> Decision:
+    last = max(due, schedule.previous(end) or due)
+    return Decision(None, None, last, schedule.next(last), _stretch(schedule, due, last))
+
+
+def _is_overtaken(schedule: Schedule, pause: Pause, now: datetime, policy: Policy) -> bool:
+    """Return whether a tick after the pause runs late instead of one before it."""
+    following = schedule.next(pause.end - _INSTANT)
+    return policy.catch_up is not CatchUp.ALL and following is not None and following <= now
 
 
 def _stretch(schedule: Schedule, first: datetime, last: datetime) -> Stretch:

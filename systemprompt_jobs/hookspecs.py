@@ -21,7 +21,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     import svcs
 
@@ -202,9 +202,10 @@ def clock_skewed(node: Node, offset: timedelta) -> None:
 def tick_skipped(run: Run) -> None:
     """Observe that a due tick will not run on purpose.
 
-    `run.reason` says why: `overlap`, or `catch-up` for a start-up run that a caught-up tick
-    makes unnecessary. Skipped start-up and manual runs are observed here too (`run.tick` is
-    None for them).
+    `run.reason` says why: `overlap`; `paused`; `catch-up` for a start-up run that a caught-up
+    tick makes unnecessary; `clock` for one that a wrong clock has claimed. Skipped start-up and
+    manual runs are observed here too (`run.tick` is None for them). The ticks of a pause are one
+    call when it has ended: `run.count` of them, from `run.tick` to `run.last_tick`.
 
     Example::
 
@@ -315,6 +316,39 @@ def run_fenced(run: Run, report: Report) -> None:
         @hookimpl
         def run_fenced(run, report):
             print(run.job_id, "had been taken away after", report.duration)
+    """
+
+
+# --- observe, jobs ---
+
+
+@hookspec
+def job_paused(job_id: str, until: datetime | None, note: str, who: str) -> None:
+    """Observe that somebody has paused a job, or changed the end or the note of its pause.
+
+    Called in the process of the command, or of the `Runtime`, that did it. `until` is None for
+    a pause that lasts until somebody ends it.
+
+    Example::
+
+        @hookimpl
+        def job_paused(job_id, until, note, who):
+            post(f"{who} paused {job_id}: {note}")
+    """
+
+
+@hookspec
+def job_resumed(job_id: str, note: str, who: str) -> None:
+    """Observe that a pause has ended.
+
+    `who` is empty for one that has come to its end, and `note` is then that of the pause; such
+    an end is observed by the scheduler that goes on with the job.
+
+    Example::
+
+        @hookimpl
+        def job_resumed(job_id, who):
+            post(f"{job_id} goes on, by {who or 'itself'}")
     """
 
 

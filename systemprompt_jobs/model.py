@@ -376,12 +376,29 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseOverview:
+    """A pause in force: since when, until when (None: until somebody resumes it), why and by whom."""
+
+    job_id: str
+    since: datetime
+    until: datetime | None
+    note: str
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobOverview:
-    """A job's plan, its next tick (None: it has none) and its newest run, if any."""
+    """A job's plan, its next tick (None: it has none) and its newest run, if any.
+
+    `held_until` is set where a clock was wrong: the job's ticks are settled up to that time, more
+    than an hour from now.
+    """
 
     plan: Plan
     next_tick: datetime | None
     last_run: Run | None
+    pause: PauseOverview | None = None
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +418,7 @@ class SchedulerOverview:
 
     `database` is the URL without its password. `counts` are the runs created in the last
     24 hours by state. `running` and `troubled` (failed, lost, missed …) are newest first.
+    `pauses` and `held` (job id → the time it waits for) include jobs that are not installed.
     """
 
     root: str
@@ -412,3 +430,5 @@ class SchedulerOverview:
     troubled: tuple[Run, ...]
     counts: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     degraded: tuple[Problem, ...] = ()
+    pauses: tuple[PauseOverview, ...] = ()
+    held: Mapping[str, datetime] = field(default_factory=lambda: EMPTY)

@@ -14,8 +14,7 @@ import pytest
 import structlog
 
 from systemprompt_jobs import hookspecs
-from systemprompt_jobs._node import _DRAIN_S
-from systemprompt_jobs._observe import _CAPACITY
+from systemprompt_jobs._observe import _CAPACITY, DRAIN_S
 from systemprompt_jobs._run import MAX_MESSAGE, MAX_TRACEBACK
 from systemprompt_jobs.builtin import logs
 from systemprompt_jobs.model import Node, Place, Problem, Report, Run, State, Trigger
@@ -28,6 +27,10 @@ VALUES = {
     "node": Node("h:1:b", "h", 1, "b", "1.0"),
     "run": Run(1, "e:j", Trigger.SCHEDULE, State.FAILED, tick=START, last_tick=START, reason="x"),
     "report": Report(State.FAILED, START, START, "m", 1, 2, "E: x", "Traceback …"),
+    "job_id": "e:j",
+    "until": START,
+    "note": "a reason",
+    "who": "ada@host",
     "problem": Problem("e", "broken", Place(Path("a.py"), 3), "repair it"),
 }
 
@@ -89,7 +92,7 @@ def test_the_page_has_exactly_the_fields_of_a_value(kind):
 
 def test_the_page_has_the_limits():
     assert f"At most {_CAPACITY:,} calls wait" in PAGE
-    assert f"for at most {_DRAIN_S:g} s" in PAGE
+    assert f"for at most {DRAIN_S:g} s" in PAGE
     assert f"at most {MAX_MESSAGE:,} characters" in PAGE
     assert f"the last {MAX_TRACEBACK:,} characters" in PAGE
 

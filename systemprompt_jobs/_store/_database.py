@@ -65,7 +65,7 @@ class Store:
     def exists(self) -> bool:
         """Whether there is a database to read yet."""
         if isinstance(self.backend, SQLite):
-            return self.backend.file.exists()
+            return self.backend.exists()
         return self._revision() is not None
 
     def clock(self, local: Clock) -> StoreClock:

@@ -48,9 +48,7 @@ class SQLite:
         locks that this process holds on it.
         """
         file = self.file
-        if file.is_dir():
-            raise StoreUnusableError(f"the database path {file} is a folder: name a file in it")
-        if file.exists():
+        if self.exists():
             return
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +58,14 @@ class SQLite:
                 f"the database file {file} cannot be created: {error.strerror}: "
                 "choose another scheduler.database or change the folder's permissions"
             ) from error
+
+    def exists(self) -> bool:
+        """Return whether there is a file. Raises StoreUnusableError for a folder."""
+        if self.file.is_dir():
+            raise StoreUnusableError(
+                f"the database path {self.file} is a folder: name a file in it"
+            )
+        return self.file.exists()
 
     def new_engine(self) -> Engine:
         """Return an engine whose commits survive a power cut."""

@@ -29,7 +29,20 @@ class JobRow:
     last_tick: datetime | None
     catch_up: str
     catchup_window: int
+    paused_at: datetime | None = None
+    paused_until: datetime | None = None
+    note: str | None = None
+    by: str | None = None
+    """Who paused it; None once somebody has resumed it."""
+    revision: int = 0
+    """How often a scheduler has written its plan."""
     version: str = ""
+
+    def is_paused(self, now: datetime) -> bool:
+        """Return whether a pause is in force."""
+        if self.paused_at is None:
+            return False
+        return self.paused_until is None or self.paused_until > now
 
 
 _COLUMNS = (
@@ -41,6 +54,11 @@ _COLUMNS = (
     "last_tick",
     "catch_up",
     "catchup_window",
+    "paused_at",
+    "paused_until",
+    "note",
+    "by",
+    "revision",
 )
 
 
@@ -51,12 +69,13 @@ def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> di
     `skip_locked`.
     """
     how = "FOR UPDATE SKIP LOCKED" if skip_locked else "FOR UPDATE"
-    return {
-        id_: JobRow(id_, schedule, zone, fingerprint, instant(next_), instant(last), *policy)
-        for id_, schedule, zone, fingerprint, next_, last, *policy in select_many(
-            connection, job, _COLUMNS, "id", ids, how
-        )
-    }
+    return {row[0]: _to_row(row) for row in select_many(connection, job, _COLUMNS, "id", ids, how)}
+
+
+def _to_row(row: tuple[Any, ...]) -> JobRow:
+    id_, schedule, zone, fingerprint, next_, last, catch_up, window, since, until, *rest = row
+    ticks, pause = (instant(next_), instant(last)), (instant(since), instant(until))
+    return JobRow(id_, schedule, zone, fingerprint, *ticks, catch_up, window, *pause, *rest)
 
 
 def all_rows(connection: Connection) -> dict[str, JobRow]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, func, literal, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, update
 
 from ..model import Overlap, Report, Run, State, Trigger
 from ._bulk import delete_many, insert_many, insert_returning, select_many, update_many
-from .schema import HELD, Instant, attempt, node, run, slot
+from .schema import HELD, Instant, attempt, job, node, run, slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -311,9 +311,12 @@ def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: date
 
 def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime) -> list[Run]:
     """End claimed runs that belong to a node which stops before it could start them."""
+    runs = list(runs)
+    found = _lock_holdings(connection, (r.id for r in runs))
     ended = [
         replace(r, state=State.CANCELLED, finished=now, message="its node stopped before it began")
         for r in runs
+        if r.id in found and found[r.id][:2] == (State.CLAIMED, r.fence)
     ]
     _end_runs(connection, ended)
     return ended
@@ -334,7 +337,12 @@ def take_pending(
     known = set(job_ids)
     rows = connection.execute(
         select(*_RUN_COLUMNS)
-        .where(run.c.state == State.PENDING, run.c.available_at <= now, ~_outdated(now))
+        .where(
+            run.c.state == State.PENDING,
+            run.c.available_at <= now,
+            ~_outdated(now),
+            ~_waits_for_pause(now),
+        )
         .order_by(run.c.available_at, run.c.id)
         .with_for_update(skip_locked=True)
     )
@@ -397,13 +405,60 @@ def rescue(
 
 
 def any_pending(connection: Connection, now: datetime) -> bool:
-    """Return whether any run waits for a node. Uses the partial index `jobs_run_pending`."""
+    """Return whether any run waits for a node, and for nothing else. Uses the partial index `jobs_run_pending`."""
     return (
         connection.execute(
-            select(run.c.id).where(run.c.state == State.PENDING, run.c.available_at <= now).limit(1)
+            select(run.c.id)
+            .where(run.c.state == State.PENDING, run.c.available_at <= now, ~_waits_for_pause(now))
+            .limit(1)
         ).scalar()
         is not None
     )
+
+
+def _waits_for_pause(now: datetime) -> ColumnElement[bool]:
+    """Of a job that is paused, unless somebody has asked for the run."""
+    in_force = or_(job.c.paused_until.is_(None), job.c.paused_until > now)
+    paused = exists().where(job.c.id == run.c.job_id, job.c.paused_at.is_not(None), in_force)
+    return and_(run.c.trigger != Trigger.MANUAL, paused)
+
+
+def skip_unstarted(
+    connection: Connection,
+    job_ids: AbstractSet[str],
+    now: datetime,
+    reason: str,
+    after: datetime | None = None,
+) -> list[Run]:
+    """Skip the runs of these jobs that no function was called for yet; return them.
+
+    With `after` only ticks later than that. Runs by hand stay as they are; one that waits to be retried goes on waiting. The fence grows,
+    so that a node which holds one forgets it at the gate. Uses the partial indexes
+    `jobs_run_held` and `jobs_run_pending`.
+    """
+    open_ = select(run.c.id, run.c.job_id).where(
+        or_(HELD, run.c.state == State.PENDING), run.c.trigger != Trigger.MANUAL
+    )
+    if after is not None:
+        open_ = open_.where(run.c.tick_at > after)
+    ids = [id_ for id_, job_id in connection.execute(open_) if job_id in job_ids]
+    found = lock(connection, ids).values()
+    waiting = [r for r in found if r.state in {State.CLAIMED, State.PENDING}]
+    retries = [r for r in waiting if r.attempt and r.state is State.CLAIMED]
+    give_back(connection, [(r.id, r.fence) for r in retries], now)
+    skipped = [
+        replace(r, state=State.SKIPPED, reason=reason, fence=r.fence + 1, node="", finished=now)
+        for r in waiting
+        if not r.attempt
+    ]
+    update_many(
+        connection,
+        run,
+        ("id",),
+        ("state", "reason", "fence", "node", "finished", "lease_until"),
+        [(r.state, r.reason, r.fence, r.node, r.finished, None, r.id) for r in skipped],
+    )
+    return skipped
 
 
 def _outdated(now: datetime) -> ColumnElement[bool]:

@@ -12,7 +12,7 @@ import structlog
 from systemprompt_jobs import hookimpl
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from systemprompt_jobs import Report, Run
 
@@ -63,9 +63,24 @@ def clock_skewed(node: Any, offset: timedelta) -> None:
 
 
 @observe
+def job_paused(job_id: str, until: datetime | None, note: str, who: str) -> None:
+    """Log it."""
+    end = {"until": until.isoformat()} if until else {}
+    _log.info("job_paused", job=job_id, **end, note=note, who=who)
+
+
+@observe
+def job_resumed(job_id: str, note: str, who: str) -> None:
+    """Log it."""
+    _log.info("job_resumed", job=job_id, note=note, who=who)
+
+
+@observe
 def tick_skipped(run: Run) -> None:
     """Log it."""
-    _log.warning("tick_skipped", **_run_fields(run), reason=run.reason)
+    last = run.last_tick
+    stretch = {"last_tick": last.isoformat(), "count": run.count} if last else {}
+    _log.warning("tick_skipped", **_run_fields(run), **stretch, reason=run.reason)
 
 
 @observe

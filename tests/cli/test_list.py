@@ -16,6 +16,8 @@ SHAPE = {
     "run_on_startup": bool,
     "starts_up": bool,
     "next_tick": (str, type(None)),
+    "paused": (dict, type(None)),
+    "held_until": (str, type(None)),
     "last_state": (str, type(None)),
     "tags": list,
     "listed": bool,

@@ -8,7 +8,7 @@ def test_a_glance_as_json_has_the_documented_shape(jobs, project):
     answer = jobs("status", "--json").json
     assert answer.keys() == {
         *("root", "database", "enabled", "nodes", "jobs", "running", "next_ticks", "counts"),
-        *("troubled", "degraded"),
+        *("paused", "held", "troubled", "degraded"),
     }
     assert answer["root"] == str(project)
     assert answer["database"] == f"sqlite:///{project}/var/jobs.db"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from systemprompt_jobs._calendar import parse
+from systemprompt_jobs._clock import SystemClock
+from systemprompt_jobs._control import Control
+from systemprompt_jobs._store import Store
 from tests.faults import checker
 from tests.faults.checker import SECOND
 from tests.faults.cluster import wait_for, wall
+from tests.support import Calls
 
 HOUR_S = 3600.0
 
@@ -55,7 +60,7 @@ def test_an_hour_back_and_forth(new_cluster):
 
 
 def test_a_visit_to_2037(new_cluster):
-    """Eleven years of ticks are one row each, at once; coming back fires nothing twice."""
+    """Eleven years of ticks are one row each, at once; a reset lets jobs go on."""
     cluster = new_cluster()
     cluster.jobs = dict.fromkeys(cluster.jobs, "0 0 0 1 1 *")  # too many seconds to walk
     node = cluster.start()
@@ -70,4 +75,15 @@ def test_a_visit_to_2037(new_cluster):
     rows, effects = cluster.rows(), cluster.effects()
     found = checker.check({}, rows, effects, since=0, until=0, marks=cluster.marks)
     assert found == []
+    node.wait_for("plugin_failed")  # it says what it waits for
+    reset_clock(cluster)
+    cluster.wait_for_starts(3)
     assert node.alive
+
+
+def reset_clock(cluster):
+    """Do what the command does, by the true time."""
+    store = Store(cluster.url)
+    control = Control(store, store.clock(SystemClock()), Calls())
+    assert control.reset_clock(cluster.jobs, parse, "a test").keys() == cluster.jobs.keys()
+    store.close()

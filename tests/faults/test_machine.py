@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from sqlalchemy import event
 from systemprompt_jobs import JobContext, _node, job
 from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._context import Resources
+from systemprompt_jobs._control import Control
 from systemprompt_jobs._store import Store
 from systemprompt_jobs._store.schema import micros
 from systemprompt_jobs.errors import StoreError
@@ -256,7 +258,21 @@ class World(RuleBasedStateMachine):
     def the_clock_is_stepped(self, seconds):
         self.clock.step(seconds)
 
+    @rule(id_=st.sampled_from(sorted(JOBS)), seconds=st.sampled_from([None, 1.0, 2.5, 4.0]))
+    def pause(self, id_, seconds):
+        until = None if seconds is None else timedelta(seconds=seconds)
+        self._control(lambda control: control.pause([id_], [], until, "", ""))
+
+    @rule(id_=st.sampled_from(sorted(JOBS)))
+    def resume(self, id_):
+        self._control(lambda control: control.resume([id_], "", ""))
+
     # --- how ---
+
+    def _control(self, change):
+        store = Store(self.url)
+        change(Control(store, self.clock, Calls()))
+        store.close()
 
     def _picked(self, pick):
         return sorted(self.nodes)[pick % len(self.nodes)]
@@ -362,6 +378,7 @@ class World(RuleBasedStateMachine):
         self._start(last)
         behind = max(self.marks[-1].values(), default=0) - micros(self.clock.now())
         self.clock.step(max(0, behind / checker.SECOND))  # the clock comes to where it had been
+        self._control(lambda control: control.resume(JOBS, "", ""))
         due = micros(self.clock.now())
         for _ in range(round((LEASE_S * 5 / 3 + 3) / 0.25)):
             self.clock.advance(0.25)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs.secrets import masked
 
 from ._plans import condition, next_ticks, schedule_words
-from ._problems import show_degraded
+from ._problems import show_degraded, show_held
 from ._runs import long_when, said, show_runs
 from ._shapes import job_shape, problem_shape, run_shape, values_shape
 from ._table import Column, show_table
-from ._text import indented, many_lines, one_line, say
+from ._text import indented, many_lines, one_line, paragraph, say
 from ._times import instant, now, relative
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from systemprompt_jobs import Run, Runtime
-    from systemprompt_jobs.model import Plan, Source
+    from systemprompt_jobs.model import JobOverview, PauseOverview, Plan, Source
 
 _TICKS, _RUNS, _TRACEBACK_LINES = 3, 5, 15
 _VALUES = (Column("SETTING"), Column("VALUE", "wrap"), Column("SET BY", "wrap"))
@@ -24,13 +27,13 @@ _VALUES = (Column("SETTING"), Column("VALUE", "wrap"), Column("SET BY", "wrap"))
 
 def job_answer(runtime: Runtime, plan: Plan) -> dict[str, Any]:
     """Return all about a job as JSON has it."""
-    overview = next(job for job in runtime.jobs() if job.plan is plan)
-    failure = _last_failure(runtime, plan)
+    overview = _overview(runtime, plan)
+    failure, start = _last_failure(runtime, plan), _ticks_from(overview)
     return {
         "job": {
             **job_shape(overview),
             "values": values_shape(plan),
-            "next_ticks": next_ticks(plan, now(), _TICKS),
+            "next_ticks": next_ticks(plan, start, _TICKS) if start else [],
             "last_runs": [run_shape(r) for r in runtime.history(job=plan.id, limit=_RUNS)],
             "last_failure": failure
             and {**run_shape(failure), "traceback": runtime.traceback(failure)},
@@ -39,23 +42,37 @@ def job_answer(runtime: Runtime, plan: Plan) -> dict[str, Any]:
     }
 
 
+def _overview(runtime: Runtime, plan: Plan) -> JobOverview:
+    return next(job for job in runtime.jobs() if job.plan is plan)
+
+
+def _pause(pause: PauseOverview) -> str:
+    end = instant(pause.until) if pause.until else "it is resumed"
+    by = f", by {pause.who}" if pause.who else ""
+    note = f": {pause.note}" if pause.note else ""
+    return paragraph(f"paused from {instant(pause.since)} until {end} (UTC){by}{note}", "  ")
+
+
 def _last_failure(runtime: Runtime, plan: Plan) -> Run | None:
     return next(iter(runtime.history(job=plan.id, states=["failed", "lost"], limit=1)), None)
 
 
 def show_job(runtime: Runtime, plan: Plan) -> None:
     """Print all about a job."""
+    overview = _overview(runtime, plan)
     origin = f"{plan.extension.distribution} {plan.extension.version}".strip()
     say(
         one_line(f"{plan.id} ({condition(plan)})"),
         f"  {one_line(plan.job.description or 'no description')}",
         f"  {one_line(schedule_words(plan))}",
         f"  from {one_line(origin or plan.extension.module)} ({plan.extension.source})",
+        *([_pause(overview.pause)] if overview.pause else []),
     )
+    show_held({plan.id: overview.held_until} if overview.held_until else {})
     show_degraded([plan.problem] if plan.problem else [])
     say("")
     show_table(_VALUES, [*_values(plan), _start_up(plan)])
-    _show_ticks(plan)
+    _show_ticks(plan, _ticks_from(overview))
     _show_runs(runtime, plan)
 
 
@@ -81,9 +98,16 @@ def _set_by(source: Source) -> str:
     return f"@job at {where}" if source.layer == "job" else where
 
 
-def _show_ticks(plan: Plan) -> None:
+def _ticks_from(overview: JobOverview) -> datetime | None:
+    """Return the time after which ticks come; None for a job whose pause has no end."""
+    if overview.pause and overview.pause.until is None:
+        return None
+    return overview.next_tick - timedelta.resolution if overview.next_tick else now()
+
+
+def _show_ticks(plan: Plan, start: datetime | None) -> None:
     present = now()
-    if ticks := next_ticks(plan, present, _TICKS):
+    if start and (ticks := next_ticks(plan, start, _TICKS)):
         say("", "Next ticks (UTC)")
         say(*(f"  {instant(tick)}  {relative(tick, present)}" for tick in ticks))
 

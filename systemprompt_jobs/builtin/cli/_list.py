@@ -8,7 +8,7 @@ import click
 
 from ._options import as_json
 from ._plans import condition, schedule_words, tagged
-from ._problems import show_degraded
+from ._problems import show_degraded, show_held
 from ._runs import state_cell
 from ._shapes import job_shape, print_json
 from ._table import Cell, Column, show_table
@@ -45,6 +45,7 @@ def command(session: Session, tag: str | None, as_json: bool) -> None:
     show_table(_COLUMNS, [_row(job, now(), mark=unlisted) for job in jobs])
     if unlisted and any(_is_marked(job) for job in jobs):
         say("", "* not listed in the configuration: runs on its author's schedule")
+    show_held({job.plan.id: job.held_until for job in jobs if job.held_until})
     show_degraded(runtime.degraded)
 
 
@@ -62,4 +63,9 @@ def _next(job: JobOverview, present: datetime) -> Cell | str:
     standing = condition(job.plan)
     if standing != "enabled":
         return Cell(standing, "bold red" if standing == "degraded" else "dim")
+    if job.held_until:
+        return Cell("held: clock", "bold red")
+    if job.pause:
+        end = f", {relative(job.next_tick, present)}" if job.next_tick else ""
+        return Cell(f"paused{end}", "yellow")
     return relative(job.next_tick, present) if job.next_tick else "-"

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from systemprompt_jobs.model import Problem
+
 from ._text import paragraph, say
+from ._times import instant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from systemprompt_jobs.model import Problem
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 
 def show_degraded(problems: Sequence[Problem]) -> None:
     """Print what is degraded."""
     show_problems("Degraded", problems)
+
+
+def show_held(held: Mapping[str, datetime]) -> None:
+    """Print which jobs wait for a time that a wrong clock has shown, and the remedy."""
+    show_problems(
+        "Held",
+        [
+            Problem(
+                id_,
+                f"a clock was wrong: its ticks are settled up to {instant(until)} UTC",
+                remedy=f"when the clock is right: systemprompt infra jobs reset-clock {id_}",
+            )
+            for id_, until in held.items()
+        ],
+    )
 
 
 def show_problems(title: str, problems: Sequence[Problem]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import signal
-import socket
 import sys
 from contextlib import nullcontext, redirect_stdout
 from datetime import timedelta
@@ -20,6 +18,7 @@ from ._shapes import print_json, run_shape
 from ._signals import next_leaves_at_once
 from ._text import complain, indented, listed, one_line, say
 from ._times import took
+from ._who import who
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,14 +95,19 @@ def _chosen(
     """Return the jobs to run, and whether a degraded one of --all or --tag is left out."""
     named = [runtime.find(name) for name in names]
     swept = list(runtime.plans) if every else tagged(runtime.plans, tag) if tag else []
+    paused = runtime.pauses()
     groups = {c: [p for p in swept if condition(p) == c] for c in ("disabled", "degraded")}
+    groups["paused"] = [p for p in swept if condition(p) == "enabled" and p.id in paused]
     for why, plans in groups.items():
         if plans:
             complain(f"left out, {why}: {listed(plan.id for plan in plans)}")
     for plan in named:
         if condition(plan) == "disabled":
             complain(f"{plan.id} is disabled; run by hand all the same")
-    chosen = {p.id: p for p in (*named, *swept) if p in named or condition(p) == "enabled"}
+        if plan.id in paused:
+            complain(f"{plan.id} is paused; run by hand all the same")
+    left_out = [plan for plans in groups.values() for plan in plans]
+    chosen = {p.id: p for p in (*named, *swept) if p in named or p not in left_out}
     if not chosen:
         raise click.ClickException("no job is left to run")
     return list(chosen.values()), bool(groups["degraded"])
@@ -120,7 +124,7 @@ def _run(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return runtime.run(
-            *(plan.id for plan in plans), parameters=values, enforce=enforce, who=_who()
+            *(plan.id for plan in plans), parameters=values, enforce=enforce, who=who()
         )
     except KeyboardInterrupt:
         next_leaves_at_once()
@@ -129,15 +133,6 @@ def _run(
         return ctx.exit(INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _who() -> str:
-    """Return who is at the keyboard, for the audit."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "?"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _shape(runtime: Runtime, run: Run) -> dict[str, Any]:

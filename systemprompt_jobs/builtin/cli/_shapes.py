@@ -14,7 +14,7 @@ from ._plans import condition, schedule_text
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
-    from systemprompt_jobs.model import JobOverview, Plan, Problem, Source
+    from systemprompt_jobs.model import JobOverview, PauseOverview, Plan, Problem, Source
 
 
 def print_json(answer: dict[str, Any]) -> None:
@@ -37,6 +37,8 @@ def job_shape(overview: JobOverview) -> dict[str, Any]:
         "run_on_startup": plan.job.run_on_startup,
         "starts_up": plan.starts_up,
         "next_tick": overview.next_tick,
+        "paused": pause_shape(overview.pause) if overview.pause else None,
+        "held_until": overview.held_until,
         "last_state": last.state if last else None,
         "tags": list(plan.job.tags),
         "listed": plan.listed,
@@ -46,6 +48,17 @@ def job_shape(overview: JobOverview) -> dict[str, Any]:
         "parameters": masked(plan.parameters),
         "condition": condition(plan),
         "degraded": plan.problem.reason if plan.problem else None,
+    }
+
+
+def pause_shape(pause: PauseOverview) -> dict[str, Any]:
+    """Return a pause."""
+    return {
+        "job": pause.job_id,
+        "since": pause.since,
+        "until": pause.until,
+        "note": pause.note,
+        "who": pause.who,
     }
 
 

@@ -10,9 +10,9 @@ import click
 from ._job import job_answer, show_job
 from ._options import as_json
 from ._plans import condition
-from ._problems import show_degraded
+from ._problems import show_degraded, show_held
 from ._runs import STATES, show_runs
-from ._shapes import print_json, problem_shape, run_shape
+from ._shapes import pause_shape, print_json, problem_shape, run_shape
 from ._table import Column, show_table
 from ._text import counted, listed, one_line, say
 from ._times import instant, now, relative
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from systemprompt_jobs import Run
-    from systemprompt_jobs.model import NodeOverview, SchedulerOverview
+    from systemprompt_jobs.model import NodeOverview, PauseOverview, SchedulerOverview
 
     from ._session import Session
 
@@ -59,6 +59,8 @@ def _answer(overview: SchedulerOverview) -> dict[str, Any]:
         "running": [run_shape(run) for run in overview.running],
         "next_ticks": [{"job": id_, "tick": tick} for tick, id_ in _coming(overview)],
         "counts": dict(overview.counts),
+        "paused": [pause_shape(pause) for pause in overview.pauses],
+        "held": [{"job": id_, "until": mark} for id_, mark in overview.held.items()],
         "troubled": [run_shape(run) for run in overview.troubled],
         "degraded": [problem_shape(problem) for problem in overview.degraded],
     }
@@ -99,7 +101,9 @@ def _show(overview: SchedulerOverview, present: datetime) -> None:
         columns = (Column("TICK (UTC)"), Column("", "keep"), Column("JOB", "id"))
         rows = [(instant(tick), relative(tick, present), id_) for tick, id_ in coming]
         show_table(columns, rows)
+    _show_pauses(overview.pauses)
     _show_section("Trouble", overview.troubled, present)
+    show_held(overview.held)
     show_degraded(overview.degraded)
 
 
@@ -107,6 +111,21 @@ def _show_section(title: str, runs: tuple[Run, ...], present: datetime) -> None:
     if runs:
         say("", title)
         show_runs(runs, present)
+
+
+def _show_pauses(pauses: tuple[PauseOverview, ...]) -> None:
+    if pauses:
+        say("", "Paused")
+        columns = (
+            Column("JOB", "id"),
+            Column("UNTIL (UTC)"),
+            Column("BY", "cut"),
+            Column("NOTE", "cut"),
+        )
+        rows = [
+            (p.job_id, instant(p.until) if p.until else "resumed", p.who, p.note) for p in pauses
+        ]
+        show_table(columns, rows)
 
 
 def _nodes(overview: SchedulerOverview) -> str:

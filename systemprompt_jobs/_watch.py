@@ -1,0 +1,33 @@
+"""Notices what operators have changed, in the audit: one small look, however many jobs there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._store import control as control_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._store import Store
+
+
+class Watch:
+    """Tells `changed` of the jobs that were paused, resumed or reset since it was made.
+
+    On PostgreSQL a transaction that took its number early and commits late may be overlooked:
+    a claim looks at the job's row anyway, and at a paused job again after some minutes.
+    """
+
+    def __init__(self, store: Store, changed: Callable[[set[str]], None]) -> None:
+        self._store = store
+        self._changed = changed
+        with store.read() as connection:
+            self._seen = control_rows.newest_audit(connection)
+
+    def step(self) -> None:
+        """Look once."""
+        with self._store.read() as connection:
+            self._seen, jobs = control_rows.changed_after(connection, self._seen)
+        if jobs:
+            self._changed(jobs)
