@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ._claim import Claimer, manual_key, run_values
+from ._doubt import twice
 from ._keep import Keeper
 from ._loop import Loop
 from ._observe import Observer
@@ -116,8 +117,8 @@ class LiveNode:
         self._observer.put("scheduler_started", node=self.node)
         for problem in degraded:
             self._observer.put("plugin_failed", problem=problem)
-        self._claimer.install(parse)
-        self._claimer.step()
+        twice(lambda: self._claimer.install(parse))
+        twice(self._claimer.step)
         self._start_up()
         self._claim_loop.start()
 
@@ -144,8 +145,13 @@ class LiveNode:
                 if plan.id in self._caught_up:
                     row |= {"state": State.SKIPPED, "reason": "catch-up", "finished": now}
                 rows.append(row)
-        with self._store.write() as connection:
-            runs = run_rows.add(connection, rows)
+
+        def add() -> list[Run]:
+            with self._store.write() as connection:
+                run_rows.add(connection, rows)
+                return run_rows.find(connection, rows)
+
+        runs = twice(add)
         for run in runs:
             if run.state is State.SKIPPED:
                 self._observer.put("tick_skipped", run=run)
@@ -163,10 +169,15 @@ class LiveNode:
         """Run a job here and now; the queue receives the run when it has ended."""
         row = self._held_values(plan, manual_key(), Trigger.MANUAL)
         row |= {"parameters": dict(parameters), "enforce": enforce}
-        with self._store.write() as connection:
-            job_rows.add_missing(connection, [self._claimer.row(plan)])
-            (run,) = run_rows.add(connection, [row])
-            job_rows.add_audit(connection, self._clock.now(), who, "run", plan.id)
+
+        def add() -> Run:
+            with self._store.write() as connection:
+                job_rows.add_missing(connection, [self._claimer.row(plan)])
+                if run_rows.add(connection, [row]):  # else it is there from the first try
+                    job_rows.add_audit(connection, self._clock.now(), who, "run", plan.id)
+                return run_rows.find(connection, [row])[0]
+
+        run = twice(add)
         answer: SimpleQueue[Run] = SimpleQueue()
         self._awaited[run.id] = answer
         self._recorder.offer([run])
