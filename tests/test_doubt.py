@@ -8,9 +8,8 @@ import pytest
 
 from systemprompt_jobs._claim import run_values
 from systemprompt_jobs._doubt import Doubt
-from systemprompt_jobs._store import Store
+from systemprompt_jobs._store import Store, queries
 from systemprompt_jobs._store import jobs as job_rows
-from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import State, Trigger

@@ -42,7 +42,7 @@ def test_claimed_runs_of_a_frozen_node_start_elsewhere_and_nowhere_else(cluster)
 @pytest.mark.parametrize("place", ["in_claim", "in_gate", "in_finish"])
 def test_frozen_inside_a_transaction(cluster, place):
     """Others wait for the lock no longer than their time limit, and go on when it is free."""
-    others = [cluster.start(FAULTS_LOCK_S="2") for _ in range(2)]
+    others = [cluster.start() for _ in range(2)]
     frozen = cluster.start(FAULTS_AT=f"{place}:2:SIGSTOP")
     frozen.wait_until_frozen()
     if cluster.url.startswith("sqlite"):  # one lock for all
@@ -56,7 +56,7 @@ def test_frozen_inside_a_transaction(cluster, place):
 
 
 def test_frozen_and_awake_in_turn(cluster):
-    nodes = [cluster.start(FAULTS_LOCK_S="2") for _ in range(3)]
+    nodes = [cluster.start() for _ in range(3)]
     for node in nodes:
         node.send(signal.SIGSTOP)
         before = cluster.settled()
