@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 LEASE_S = 1.0
+WORKERS = 4
 PATIENCE_S = 45.0
 """How long anything may take on a busy machine before it counts as never."""
 
@@ -142,7 +143,7 @@ class Cluster:
         values = {
             "database": self.url,
             "lease": f"{LEASE_S:g}s",
-            "workers": 4,
+            "workers": WORKERS,
             "shutdown_grace": "1s",
             "local_plugins": ["plugin.py"],
             **settings,

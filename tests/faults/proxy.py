@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qs, urlsplit
@@ -179,10 +180,8 @@ class Proxy:
 
     async def _until_closed(self, way) -> None:
         """When one side goes, so does the other."""
-        try:
+        with suppress(OSError):
             await way
-        except OSError:
-            pass
 
     async def _answer(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         while data := await server.read(65_536):

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.faults import checker
-from tests.faults.cluster import wait_for
+from tests.faults.cluster import WORKERS, wait_for
 from tests.faults.node import PLACES
 
 
@@ -19,6 +19,8 @@ def test_killed_at_each_place(cluster, place):
     wait_for(lambda: not dying.alive, f"it comes to {place}")
     assert dying.popen.returncode == -signal.SIGKILL
     assert cluster.verdict() == []
+    # A gate commits for free workers, and for what was started in the last 50 ms.
+    assert len(checker.unstarted(cluster.rows(), cluster.effects())) <= 2 * WORKERS
     assert other.end() == 0
 
 

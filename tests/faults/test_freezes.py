@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from tests.faults.cluster import wait_for
+from tests.faults import checker
+from tests.faults.cluster import wait_for, wall
 
 
 def states(cluster, *runs):
@@ -53,6 +54,26 @@ def test_frozen_inside_a_transaction(cluster, place):
     frozen.send(signal.SIGCONT)
     assert cluster.verdict() == []
     assert all(node.alive for node in (frozen, *others))
+
+
+def test_others_take_the_jobs_of_a_frozen_claim_within_a_third_of_a_lease(new_cluster, postgresql):
+    """The server ends a transaction that is idle for so long; nobody waits for a rescue."""
+    lease_s = 9.0
+    cluster = new_cluster(postgresql, lease=f"{lease_s:g}s")
+    cluster.ready(cluster.launch(), cluster.launch())
+    frozen = cluster.start(FAULTS_AT="in_claim:2:SIGSTOP")
+    frozen.wait_until_frozen()
+    begun, before = wall(), checker.read_marks(postgresql)
+    free = checker.query(postgresql, "SELECT id FROM jobs_job FOR UPDATE SKIP LOCKED")
+    hidden = set(cluster.jobs) - {job for (job,) in free}
+    assert hidden
+    wait_for(
+        lambda: all(checker.read_marks(postgresql)[job] > before.get(job, 0) for job in hidden),
+        "the others take the jobs that it hides",
+    )
+    assert wall() - begun < 2 / 3 * lease_s * checker.SECOND
+    frozen.send(signal.SIGCONT)
+    assert cluster.verdict() == []
 
 
 def test_frozen_and_awake_in_turn(cluster):

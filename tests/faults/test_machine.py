@@ -270,7 +270,14 @@ class World(RuleBasedStateMachine):
         for seconds in (LEASE_S + 0.1, LEASE_S / 3 + 0.1):  # it looks twice
             self.clock.advance(seconds)
             self._step(self._picked(pick), "_keeper")
-        self._step(self._picked(pick), "_recorder")
+
+    @with_nodes
+    @rule(pick=PICK)
+    def it_wakes_up(self, pick):
+        """Have it go on with what it holds in memory, which may be another's by now."""
+        number = self._picked(pick)
+        self._step(number, "_keeper")
+        self._step(number, "_recorder")
 
     @rule(seconds=st.sampled_from([0.1, 0.8, 1.0, LEASE_S / 3, LEASE_S + 1]))
     def time_passes(self, seconds):
@@ -367,7 +374,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def a_run_is_taken_from_its_node_only_when_its_lease_is_long_over(self):
-        """It was seen expired at two looks, a third of a lease apart. One fence has one holder."""
+        """Two looks at it, a third of a lease apart, say so. One fence has one holder."""
         held, now = self.held, self.clock.lease_now()
         self.held = {}
         for id_, state, fence, node, lease_until in checker.query(self.url, HOLDINGS):
