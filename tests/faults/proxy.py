@@ -162,11 +162,10 @@ class Proxy:
                 server, to_server = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
                 self._open.add(to_server)
                 try:
-                    ways = (
-                        self._ask(client, to_server, to_client),
-                        self._answer(server, to_client),
+                    await asyncio.gather(
+                        self._until_closed(self._ask(client, to_server, to_client), to_client),
+                        self._until_closed(self._answer(server, to_client), to_client),
                     )
-                    await asyncio.gather(*map(self._until_closed, ways))
                 finally:
                     self._drop(to_server)
         except OSError:
@@ -178,17 +177,18 @@ class Proxy:
         self._open.discard(writer)
         writer.transport.abort()
 
-    async def _until_closed(self, way) -> None:
-        """When one side goes, so does the other."""
+    async def _until_closed(self, way, to_client: asyncio.StreamWriter) -> None:
+        """Have the client's side go with the server's, however it goes."""
         with suppress(OSError):
             await way
+        if not to_client.is_closing():
+            to_client.transport.abort()
 
     async def _answer(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         while data := await server.read(65_536):
             await self._flowing.wait()
             to_client.write(data)
             await to_client.drain()
-        to_client.transport.abort()
 
     async def _ask(
         self,
