@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 LEASE_S = 1.0
 WORKERS = 4
-PATIENCE_S = 45.0
+PATIENCE_S = 90.0
 """How long anything may take on a busy machine before it counts as never."""
 
 JOBS = {
