@@ -116,7 +116,7 @@ class Claimer:
         The ticks that were due under another plan are settled under that plan first, in the
         same transaction; `parse` reads its schedule. After a StoreError it may be called again.
         """
-        self._took(self._doubt.settle())
+        self._settle_doubt()
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
             job_rows.add_missing(connection, [self.row(plan) for plan in self._plans.values()])
@@ -189,7 +189,7 @@ class Claimer:
         """Claim what is due; return the seconds until there may be more."""
         self._busy = False
         now = self._clock.now()
-        self._took(self._doubt.settle())
+        self._settle_doubt()
         while self._freed:
             self._agenda.set(self._freed.popleft(), now)
         due = self._agenda.due(now + AHEAD)
@@ -207,6 +207,11 @@ class Claimer:
             return False
         self._freed.append(run.job_id)
         return True
+
+    def _settle_doubt(self) -> None:
+        found = self._doubt.settle()
+        if found:
+            self._took(found)
 
     def _claim(self, due: Sequence[str]) -> list[Run]:
         decisions: dict[str, Decision] = {}

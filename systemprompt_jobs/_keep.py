@@ -167,4 +167,6 @@ class Keeper:
                 at = run.finished or self._clock.now()
                 report = Report(State.CANCELLED, at, at, message=run.message)
                 self._observer.put("run_cancelled", run=run, report=report)
-        self._took([run for run in runs if run.state is State.CLAIMED])
+        claimed = [run for run in runs if run.state is State.CLAIMED]
+        if claimed:
+            self._took(claimed)
