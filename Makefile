@@ -39,7 +39,7 @@ test: $(INSTALLED_DEV) ## run every test
 MINUTES ?= 1
 
 .PHONY: soak
-soak: $(INSTALLED_DEV) ## kill, freeze and stop schedulers for MINUTES=n on each database
+soak: $(INSTALLED_DEV) ## break schedulers, network and database for MINUTES=n on each database
 	PYTHONPATH=. $(BIN)/python tests/faults/soak.py $(MINUTES)
 
 .PHONY: lint
@@ -67,6 +67,10 @@ bench-schedules: $(INSTALLED_DEV) ## time the next tick against other cron libra
 .PHONY: bench-store
 bench-store: $(INSTALLED_DEV) ## time recorded runs on SQLite and PostgreSQL
 	$(BIN)/python -m tests.bench.bench_store
+
+.PHONY: bench-window
+bench-window: $(INSTALLED_DEV) ## count what a kill -9 loses, by the gate window
+	$(BIN)/python -m tests.bench.bench_window
 
 .PHONY: clean
 clean: ## remove everything that was made here

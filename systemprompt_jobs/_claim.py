@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._calendar import splay
+from ._doubt import Doubt
 from ._schedule import Agenda, Decision, Pause, Policy, Stretch, decide
 from ._store import control as control_rows
 from ._store import jobs as job_rows
@@ -105,7 +106,6 @@ class Claimer:
         failed: Callable[[Problem], None],
         resumed: Callable[[list[JobRow]], None] = lambda _rows: None,
     ) -> None:
-        self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
         self._fingerprints = {plan.id: fingerprint(plan) for plan in self._plans.values()}
         self._node = node
@@ -121,15 +121,16 @@ class Claimer:
         self._busy = False
         self._held_back: set[str] = set()
         self._freed: deque[str] = deque()
-        self._in_doubt = False
+        self._doubt = Doubt(store)
 
     def install(self, parse: Callable[[str, str], Schedule]) -> None:
         """Write this node's plans over those in the database and fill the agenda.
 
         The ticks that were due under another plan are settled under that plan first, in the
-        same transaction; `parse` reads its schedule.
+        same transaction; `parse` reads its schedule. After a StoreError it may be called again.
         """
-        with self._store.write() as connection:
+        self._settle_doubt()
+        with self._doubt.write() as connection:
             now = self._clock.read(connection)
             job_rows.add_missing(connection, [self.row(plan) for plan in self._plans.values()])
             rows = job_rows.lock(connection, self._plans, skip_locked=False)
@@ -223,15 +224,12 @@ class Claimer:
             self.look(self._plans)
             self._newest = now
         self._newest = max(self._newest, now)
-        if self._in_doubt:
-            self._read_back()
+        self._settle_doubt()
         while self._freed:
             self._agenda.set(self._freed.popleft(), now)
         due = self._agenda.due(now + AHEAD)
         for start in range(0, len(due), _BATCH):
-            self._in_doubt = True
             self._took(self._claim(due[start : start + _BATCH]))
-            self._in_doubt = False
         first = self._agenda.first()
         if first is None:
             return None
@@ -249,16 +247,14 @@ class Claimer:
         self._freed.append(run.job_id)
         return True
 
-    def _read_back(self) -> None:
-        """Take what a claim has got whose commit was never answered."""
-        with self._store.write() as connection:
-            claimed = run_rows.claimed_by(connection, self._node.id)
-        self._took(claimed)
-        self._in_doubt = False
+    def _settle_doubt(self) -> None:
+        found = self._doubt.settle()
+        if found:
+            self._took(found)
 
     def _claim(self, due: Sequence[str]) -> list[Run]:
         decisions: dict[str, Decision] = {}
-        with self._store.write() as connection:
+        with self._doubt.write() as connection:
             rows = job_rows.lock(connection, due, skip_locked=True)
             now = self._clock.read(connection)
             awake = {id_: row for id_, row in rows.items() if not row.is_paused(now + AHEAD)}
@@ -375,7 +371,7 @@ class Claimer:
                 for id_, decision in dict(decisions).items()
             ],
         )
-        return runs + never_run
+        return self._doubt.wrote(runs + never_run)
 
     def _claimed(
         self, plan: Plan, tick: datetime, following: datetime | None, now: datetime
@@ -399,6 +395,7 @@ class Claimer:
             **values,
             "state": state,
             "reason": reason,
+            "node": self._node.id,
             "tick_at": stretch.first,
             "last_tick": stretch.last,
             "count": stretch.count,

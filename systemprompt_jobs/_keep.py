@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ._clock import boot_id
+from ._doubt import Doubt
 from ._store import nodes as node_rows
 from ._store import runs as run_rows
 from .model import Report, State
@@ -58,7 +59,7 @@ class Keeper:
         self._watch = watch
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
-        self._in_doubt = False
+        self._doubt = Doubt(store)
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
 
@@ -103,6 +104,7 @@ class Keeper:
     def step(self) -> float | None:
         """Do what is due; return the seconds until the next time."""
         try:
+            self._tell(self._doubt.settle())
             if self._clock.monotonic() >= self._renewed + self._lease_s / 3:
                 self._beat()
                 self._rescue()
@@ -137,40 +139,39 @@ class Keeper:
         self._suspects = seen - dead
         if not dead:
             return
-        with self._store.write() as connection:
-            lost = run_rows.rescue(connection, dead, self._clock.read(connection))
-        for run in lost:
-            self._observer.put("run_lost", run=run)
-            self._observer.put("run_finished", run=run, report=None)
+        with self._doubt.write() as connection:
+            now = self._clock.read(connection)
+            lost = self._doubt.wrote(run_rows.rescue(connection, dead, now))
+        self._tell(lost)
 
     def _take_pending(self) -> None:
-        if self._in_doubt:  # a claim whose commit was never answered
-            with self._store.write() as connection:
-                claimed = run_rows.claimed_by(connection, self._node.id)
-            self._in_doubt = False
-            self._took(claimed)
         now, room = self._clock.now(), self._room()
         if room <= 0:
             return
         with self._store.read() as connection:
             if not run_rows.any_pending(connection, now):
                 return
-        self._in_doubt = True
-        with self._store.write() as connection:
+        with self._doubt.write() as connection:
             now = self._clock.read(connection)
             given_up = run_rows.give_up_pending(connection, now)
             runs = run_rows.take_pending(
                 connection, self._job_ids, self._node.id, now, self.lease_until(), room
             )
-        self._in_doubt = False
-        for run in given_up:
-            self._observe_given_up(run)
-        self._took(runs)
+            self._doubt.wrote(given_up + runs)
+        self._tell(given_up + runs)
 
-    def _observe_given_up(self, run: Run) -> None:
-        if run.state is State.MISSED:
-            self._observer.put("tick_missed", run=run)
-            return
-        at = run.finished or self._clock.now()
-        report = Report(State.CANCELLED, at, at, message=run.message)
-        self._observer.put("run_cancelled", run=run, report=report)
+    def _tell(self, runs: list[Run]) -> None:
+        """Hand on what a transaction has written."""
+        for run in runs:
+            if run.state is State.LOST:
+                self._observer.put("run_lost", run=run)
+                self._observer.put("run_finished", run=run, report=None)
+            elif run.state is State.MISSED:
+                self._observer.put("tick_missed", run=run)
+            elif run.state is State.CANCELLED:
+                at = run.finished or self._clock.now()
+                report = Report(State.CANCELLED, at, at, message=run.message)
+                self._observer.put("run_cancelled", run=run, report=report)
+        claimed = [run for run in runs if run.state is State.CLAIMED]
+        if claimed:
+            self._took(claimed)

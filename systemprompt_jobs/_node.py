@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ._claim import Claimer, manual_key, run_values
+from ._doubt import twice
 from ._keep import Keeper
 from ._loop import Loop
 from ._observe import DRAIN_S, Observer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     import pluggy
+    from sqlalchemy import Connection
 
     from ._context import Resources
     from ._store import Store
@@ -124,8 +126,8 @@ class LiveNode:
         for problem in degraded:
             self._observer.put("plugin_failed", problem=problem)
         self._watch = Watch(self._store, self._changed_by_others)
-        self._claimer.install(parse)
-        self._claimer.step()
+        twice(lambda: self._claimer.install(parse))
+        twice(self._claimer.step)
         self._start_up()
         self._claim_loop.start()
 
@@ -145,21 +147,30 @@ class LiveNode:
     def _start_up(self) -> None:
         """Run once what asks for it; a caught-up tick of the same job makes it unnecessary."""
         plans = [plan for plan in self._plans.values() if plan.starts_up]
-        with self._store.write() as connection:
-            now = self._clock.read(connection)
-            locked = job_rows.lock(connection, [plan.id for plan in plans], skip_locked=False)
-            rows = []
-            for plan in plans:
-                row = self._held_values(plan, f"s:{self.node.boot}", Trigger.STARTUP)
-                reason = "paused" if locked[plan.id].is_paused(now) else ""
-                if reason := "catch-up" if plan.id in self._caught_up else reason:
-                    row |= {"state": State.SKIPPED, "reason": reason, "finished": now}
-                rows.append(row)
-            runs = run_rows.add(connection, rows)
+
+        def add() -> list[Run]:
+            with self._store.write() as connection:
+                rows = self._start_up_rows(connection, plans)
+                run_rows.add(connection, rows)
+                return run_rows.find(connection, rows)
+
+        runs = twice(add)
         for run in runs:
             if run.state is State.SKIPPED:
                 self._observer.put("tick_skipped", run=run)
         self._recorder.offer(run for run in runs if run.state is State.CLAIMED)
+
+    def _start_up_rows(self, connection: Connection, plans: Sequence[Plan]) -> list[dict[str, Any]]:
+        now = self._clock.read(connection)
+        locked = job_rows.lock(connection, [plan.id for plan in plans], skip_locked=False)
+        rows = []
+        for plan in plans:
+            row = self._held_values(plan, f"s:{self.node.boot}", Trigger.STARTUP)
+            reason = "paused" if locked[plan.id].is_paused(now) else ""
+            if reason := "catch-up" if plan.id in self._caught_up else reason:
+                row |= {"state": State.SKIPPED, "reason": reason, "finished": now}
+            rows.append(row)
+        return rows
 
     def _held_values(self, plan: Plan, key: str, trigger: Trigger) -> dict[str, Any]:
         values = run_values(plan, key, trigger, self._clock.now())
@@ -184,10 +195,15 @@ class LiveNode:
         """Run a job here and now; the queue receives the run when it has ended."""
         row = self._held_values(plan, manual_key(), Trigger.MANUAL)
         row |= {"parameters": dict(parameters), "enforce": enforce}
-        with self._store.write() as connection:
-            job_rows.add_missing(connection, [self._claimer.row(plan)])
-            (run,) = run_rows.add(connection, [row])
-            job_rows.add_audit(connection, self._clock.now(), who, "run", plan.id)
+
+        def add() -> Run:
+            with self._store.write() as connection:
+                job_rows.add_missing(connection, [self._claimer.row(plan)])
+                if run_rows.add(connection, [row]):  # else it is there from the first try
+                    job_rows.add_audit(connection, self._clock.now(), who, "run", plan.id)
+                return run_rows.find(connection, [row])[0]
+
+        run = twice(add)
         answer: SimpleQueue[Run] = SimpleQueue()
         self._awaited[run.id] = answer
         self._recorder.offer([run])

@@ -176,17 +176,21 @@ class Recorder:
                 doubted,
             )
         self._doubted.clear()
+        late: list[Run] = []
+        if not self._may_start():  # the answer took a lease: who knows what is ours by now
+            late, started = started, []
+            self._doubted |= {run.id for run in late}
         with self._lock:
             for _ in reports:
                 self._reports.popleft()
             self._gating.clear()
-            for run in early:
+            for run in early + late:
                 self._await(run)
             self._started.update((run.id, run) for run in started)
         for run in started:
             self._start(run)
         self._observe(reports, ended, started, skipped)
-        kept = {run.id for run in started + skipped + early}
+        kept = {run.id for run in started + skipped + early + late}
         for run in ready:
             if run.id not in kept:  # rescued from this node before it could start
                 self._ended(replace(run, state=State.PENDING, node=""))

@@ -221,7 +221,8 @@ class Runtime:
         They are recorded, gated and take slots like any run; disabled jobs run too.
         `parameters` are laid over the configured ones, `enforce` replaces the configured value.
         Raises UnknownJobError, AmbiguousJobError, ParameterError, UsageError for a degraded
-        job, and StoreError; then nothing has run.
+        job, and StoreError; then nothing has run here. Only if the connection broke twice while
+        the run was being recorded, it may be on record, and other schedulers run it in the end.
         """
         plans = [self._runnable(name) for name in names]
         wanted = [(plan, self._checked(plan, parameters or {})) for plan in plans]

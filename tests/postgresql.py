@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,6 +58,11 @@ class Server:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and neither stopped nor killed."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         settings = [part for setting in self._settings for part in ("-c", setting)]
@@ -79,6 +85,26 @@ class Server:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait()
             self._process = None
+
+    def kill(self) -> None:
+        """Kill every process of it."""
+        assert self._process is not None
+        self._signal_all(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def freeze(self, yes: bool) -> None:
+        """Stop every process of it where it is, or let them go on."""
+        self._signal_all(signal.SIGSTOP if yes else signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        pid = self._process.pid
+        os.kill(pid, signal.SIGSTOP)  # it makes no more processes then
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+        for process in (*map(int, children), pid):
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
     def url(self, database: str) -> str:
         """Return the URL that the configuration takes."""

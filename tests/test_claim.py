@@ -309,6 +309,32 @@ def test_a_claim_whose_answer_was_lost_is_read_back(store, clock):
     assert scheduler.ticks() == [START + SECOND] * 2
 
 
+def test_ticks_missed_in_a_claim_whose_answer_was_lost_are_told_of(store, clock):
+    scheduler = Scheduler(store, clock, make_plan()).install()
+    clock.advance(10)
+    with answer_lost(store), pytest.raises(StoreError):
+        scheduler.claimer.step()
+    scheduler.second()
+    assert [run.count for run in scheduler.missed] == [9]
+    assert scheduler.ticks() == [START + 10 * SECOND, START + 11 * SECOND]
+
+
+def test_an_installation_whose_answer_was_lost_is_made_again_and_loses_nothing(store, clock):
+    Scheduler(store, clock, make_plan()).install()
+    clock.advance(10)
+    scheduler = Scheduler(store, clock, make_plan(schedule="*/7 * * * * *"))
+    with answer_lost(store), pytest.raises(StoreError):
+        scheduler.install()
+    scheduler.install()
+    assert (scheduler.ticks(), [run.count for run in scheduler.missed]) == (
+        [START + 10 * SECOND],
+        [9],
+    )
+    clock.advance(4)
+    scheduler.claimer.step()
+    assert scheduler.ticks()[1:] == [START + 14 * SECOND]
+
+
 def test_what_another_node_has_claimed_is_not_read_back(store, clock):
     Scheduler(store, clock, make_plan("theirs")).install().second()
     scheduler = Scheduler(store, clock, make_plan("mine")).install()

@@ -325,6 +325,32 @@ def test_pending_runs_taken_without_an_answer_are_read_back(store, clock):
     ]
 
 
+def test_a_rescue_without_an_answer_is_told_of(store, clock):
+    dead, alive = Node(store, clock), Node(store, clock)
+    run = dead.hold(running=True)
+    pass_time(clock, 40, alive)
+    assert alive.run_of(run).state is State.RUNNING
+    clock.advance(10)
+    with answer_lost(store), pytest.raises(StoreError):
+        alive.keeper._rescue()
+    assert alive.run_of(run).state is State.LOST
+    assert alive.calls.names() == []
+    alive.keeper.step()
+    assert alive.calls.names() == ["run_lost", "run_finished"]
+
+
+def test_what_was_given_up_without_an_answer_is_told_of(store, clock):
+    gone, alive = Node(store, clock), Node(store, clock)
+    run = gone.hold(name="theirs")
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence)], clock.now())
+    clock.advance(24 * 3600 + 1)
+    with answer_lost(store), pytest.raises(StoreError):
+        alive.keeper._take_pending()
+    alive.keeper.step()
+    assert alive.calls.names() == ["tick_missed"]
+
+
 def test_a_lease_renewed_just_before_the_rescue_saves_the_run(store, clock):
     slow, alive = Node(store, clock), Node(store, clock)
     run = slow.hold(running=True)

@@ -396,6 +396,24 @@ def step_without_answer(rig):
         rig.recorder.step()
 
 
+def test_a_gate_that_is_answered_after_the_lease_starts_nothing_before_it_was_read_back(store):
+    """Others may have rescued the run while the answer was under way."""
+    rig = Rig(store, make_plan("a"), make_plan("b"))
+    rig.clock.advance(1)
+    rig.claimer.step()
+    rig.recorder._lease_until = lambda: rig.__setattr__("lease_holds", False) or 0
+    rig.recorder.step()
+    assert (rig.states(), rig.started) == ([State.RUNNING] * 2, [])
+    assert sorted(rig.recorder.held()) == [(1, 1), (2, 1)]
+    with store.write() as connection:
+        run_rows.rescue(connection, {(1, 1, 0)}, rig.clock.now())
+    rig.lease_holds, rig.recorder._lease_until = True, lambda: 0
+    rig.recorder.step()
+    assert [(run.id, run.attempt) for run in rig.started] == [(2, 1)]
+    assert [(run.id, run.state) for run in rig.ended] == [(1, State.PENDING)]
+    assert rig.calls.names() == ["run_started"]
+
+
 def test_a_gate_in_doubt_is_read_back_and_its_function_starts_once(store):
     rig = Rig(store, make_plan("a"), make_plan("b"))
     rig.clock.advance(1)

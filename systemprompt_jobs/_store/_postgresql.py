@@ -47,11 +47,16 @@ class PostgreSQL:
     def new_engine(self) -> Engine:
         """Return an engine. Raises StoreUnusableError without the driver."""
         milliseconds = max(1, int(self.timeout_s * 1000))
+        probe_s = max(1, int(self.timeout_s / 3))
         arguments = {
             "application_name": "systemprompt-jobs",
             "client_encoding": "utf8",
             "connect_timeout": max(_LEAST_CONNECT_S, int(self.timeout_s)),
             "tcp_user_timeout": milliseconds,
+            # Who has sent all and waits for an answer learns only so that the host has gone.
+            "keepalives_idle": probe_s,
+            "keepalives_interval": probe_s,
+            "keepalives_count": 2,
         }
         try:
             engine = create_engine(self._url, connect_args=arguments)

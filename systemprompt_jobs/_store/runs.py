@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, tuple_, update
 
 from ..model import Overlap, Report, Run, State, Trigger
 from ._bulk import delete_many, insert_many, insert_returning, select_many, update_many
@@ -84,6 +84,22 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
         Run(id=id_, **{field: row[column] for field, column in known})
         for id_, *key in added
         for row in [by_key[tuple(key)]]
+    ]
+
+
+def find(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
+    """Return the runs with the keys of these rows, whoever has added them.
+
+    Uses the unique index `jobs_run_once`.
+    """
+    key = tuple_(run.c.job_id, run.c.dedup_key)
+    keys = [(row["job_id"], row["dedup_key"]) for row in rows]
+    return [
+        to_run(row)
+        for start in range(0, len(keys), _CHUNK)
+        for row in connection.execute(
+            select(*_RUN_COLUMNS).where(key.in_(keys[start : start + _CHUNK]))
+        )
     ]
 
 
@@ -174,23 +190,17 @@ def _gated_before(
     return list(lock(connection, ours).values()) if ours else []
 
 
-def claimed_by(connection: Connection, node_id: str) -> list[Run]:
-    """Return the ticks that a node has claimed and not started, locked.
+def unchanged(connection: Connection, runs: Sequence[Run]) -> list[Run]:
+    """Return those of these runs that are on record as they are here, locked.
 
-    Uses the partial index `jobs_run_held`.
+    An id alone proves nothing: one that was rolled back may have gone to another run.
     """
-    rows = connection.execute(
-        select(*_RUN_COLUMNS)
-        .where(
-            HELD,
-            run.c.state == State.CLAIMED,
-            run.c.node == node_id,
-            run.c.trigger == Trigger.SCHEDULE,
-        )
-        .order_by(run.c.id)
-        .with_for_update()
-    )
-    return list(map(to_run, rows))
+    found = lock(connection, [r.id for r in runs])
+    return [r for r in runs if r.id in found and _mark(found[r.id]) == _mark(r)]
+
+
+def _mark(value: Run) -> tuple[Any, ...]:
+    return value.job_id, value.tick, value.state, value.fence, value.node, value.finished
 
 
 def _take_slots(connection: Connection, runs: Sequence[Run]) -> set[int]:

@@ -204,6 +204,12 @@ def _starts(rows: Sequence[Row], effects: Sequence[Effect]) -> Iterator[Violatio
             yield Violation("I3", f"run {run} was started {number} times under fence {fence}")
 
 
+def unstarted(rows: Sequence[Row], effects: Sequence[Effect]) -> list[Row]:
+    """Return the runs that are `lost` without having started: gated when their node died."""
+    started = {(effect.run, effect.fence) for effect in effects if effect.event == "START"}
+    return [row for row in rows if row.state == "lost" and (row.id, row.fence) not in started]
+
+
 def _successes(rows: Sequence[Row], effects: Sequence[Effect]) -> Iterator[Violation]:
     """I4: a run that succeeded has come to the end of its function, under its fence."""
     ended = {(effect.run, effect.fence) for effect in effects if effect.event == "END"}

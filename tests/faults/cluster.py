@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 LEASE_S = 1.0
-PATIENCE_S = 45.0
+WORKERS = 4
+PATIENCE_S = 90.0
 """How long anything may take on a busy machine before it counts as never."""
 
 JOBS = {
@@ -45,15 +47,17 @@ def wait_for(what: Callable[[], object], why: str, seconds: float = PATIENCE_S) 
 
 
 class Node:
-    """One scheduler process."""
+    """One scheduler process, or one of another command."""
 
-    def __init__(self, root: Path, number: int, environ: dict[str, str]) -> None:
+    def __init__(
+        self, root: Path, number: int, environ: dict[str, str], command: tuple[str, ...]
+    ) -> None:
         self.output = root / f"node{number}.log"
         self.clock = root / f"clock{number}"
         self.set_clock(0.0, 0.0)
         with self.output.open("wb") as output:
             self.popen = subprocess.Popen(
-                [sys.executable, HERE / "node.py", "--root", root, "infra", "jobs", "serve"],
+                [sys.executable, HERE / "node.py", "--root", root, "infra", "jobs", *command],
                 stdout=output,
                 stderr=output,
                 env={**environ, "FAULTS_CLOCK": str(self.clock)},
@@ -139,7 +143,7 @@ class Cluster:
         values = {
             "database": self.url,
             "lease": f"{LEASE_S:g}s",
-            "workers": 4,
+            "workers": WORKERS,
             "shutdown_grace": "1s",
             "local_plugins": ["plugin.py"],
             **settings,
@@ -152,8 +156,8 @@ class Cluster:
 
     # --- nodes ---
 
-    def launch(self, **environ: str) -> Node:
-        """Start a process without waiting for it."""
+    def launch(self, *command: str, **environ: str) -> Node:
+        """Start a process, `serve` unless told otherwise, without waiting for it."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SYSTEMPROMPT_")}
         environ = {
             **inherited,
@@ -163,7 +167,7 @@ class Cluster:
             "FAULTS_WALL": "own" if self.url.startswith("sqlite") else "true",
             **environ,
         }
-        self.nodes.append(Node(self.root, len(self.nodes), environ))
+        self.nodes.append(Node(self.root, len(self.nodes), environ, command or ("serve",)))
         return self.nodes[-1]
 
     def start(self, **environ: str) -> Node:
@@ -192,7 +196,12 @@ class Cluster:
 
     def rows(self) -> list[checker.Row]:
         """Return all rows of our jobs, those included that the test has pruned."""
-        return [row for row in (*self.pruned, *checker.read_rows(self.url)) if row.job in self.jobs]
+        rows = (*self.pruned, *checker.read_rows(self.url))
+        return [row for row in rows if row.job in self.jobs or row.tick is None]
+
+    def states(self) -> Counter[str]:
+        """Return how many rows are in each state."""
+        return Counter(row.state for row in self.rows())
 
     def settled(self) -> int:
         """Return a number that grows with each tick that is settled."""

@@ -2,15 +2,17 @@
 
 `FAULTS_AT=place:n:SIGNAL` sends the process that signal when it comes to the place for the n-th
 time. `FAULTS_CLOCK` names a file that says how far its wall clock is off. `FAULTS_FSIZE` limits
-the size of every file it writes, which then behaves like a full disk. `FAULTS_LOCK_S` says how
-long it waits for SQLite's write lock.
+the size of every file it writes, which then behaves like a full disk. `FAULTS_HOST` is what it
+takes for the name of its host. With `FAULTS_PLAIN` root has no more rights than others.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from systemprompt_jobs import _clock, _node, _record, _runtime
 from systemprompt_jobs._claim import Claimer
-from systemprompt_jobs._store import Store, _database, runs
+from systemprompt_jobs._store import Store, runs
 from systemprompt_jobs.builtin.cli import main
 
 PLACES = (
@@ -111,6 +113,14 @@ def notice_writing() -> None:
     Store.write = noticed
 
 
+def drop_capabilities() -> None:
+    """Have file permissions count for root too."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread and those it starts
+    none = (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capset(header, none):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def serve() -> int:
     """Put the faults in and run the command line."""
     notice_writing()
@@ -121,8 +131,10 @@ def serve() -> int:
     before(_record.Recorder, "report", "before_finish")
     after(runs, "finish", "in_finish")
     _runtime.SystemClock = SkewedClock
-    if seconds := os.environ.get("FAULTS_LOCK_S"):
-        _database._LOCK_TIMEOUT_S = float(seconds)
+    if host := os.environ.get("FAULTS_HOST"):
+        socket.gethostname = lambda: host
+    if "FAULTS_PLAIN" in os.environ:
+        drop_capabilities()
     if limit := os.environ.get("FAULTS_FSIZE"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))

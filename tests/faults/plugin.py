@@ -58,6 +58,13 @@ def long(ctx: JobContext) -> None:
     note("END", ctx)
 
 
+@job(run_on_startup=True)
+def at_start(ctx: JobContext) -> None:
+    """Run at the start of a node where the project says so."""
+    note("START", ctx)
+    note("END", ctx)
+
+
 @job(schedule="*/5 * * * * *")
 def fails(ctx: JobContext) -> None:
     """Fail."""

@@ -1,4 +1,4 @@
-"""Kill, freeze and stop schedulers at random for some minutes, and say what was survived."""
+"""Break schedulers, network and database at random for some minutes; say what was survived."""
 
 from __future__ import annotations
 
@@ -8,56 +8,167 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.faults import checker
 from tests.faults.cluster import Cluster
+from tests.faults.proxy import ABOUT, Proxy
 from tests.postgresql import Server
+
+NODES = 3
+
+
+@dataclass
+class Scene:
+    """What there is to break."""
+
+    cluster: Cluster
+    server: Server | None = None
+    proxy: Proxy | None = None
+
+    def victim(self):
+        return random.choice(self.cluster.alive())
+
+
+# --- what can break; each takes at most a few seconds and is whole again afterwards ---
+
+
+def kill(scene):
+    scene.victim().end(signal.SIGKILL)
+
+
+def stop(scene):
+    scene.victim().end()
+
+
+def freeze(scene):
+    victim = scene.victim()
+    victim.send(signal.SIGSTOP)
+    _pass(3)
+    victim.send(signal.SIGCONT)
+
+
+def lock_the_file(scene):
+    with closing(checker.connect(scene.cluster.url)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        _pass(3)
+        stranger.execute("ROLLBACK")
+
+
+def stop_the_server(scene):
+    scene.server.stop()
+    _pass(5)
+    scene.server.start()
+
+
+def kill_the_server(scene):
+    scene.server.kill()
+    _pass(5)
+    scene.server.start()
+
+
+def freeze_the_server(scene):
+    scene.server.freeze(True)
+    _pass(3)
+    scene.server.freeze(False)
+
+
+def terminate_connections(scene):
+    scene.server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'systemprompt-jobs'"
+    )
+
+
+def cut_all(scene):
+    scene.proxy.cut_all()
+
+
+def cut_at_a_commit(scene):
+    of = random.choice([*ABOUT])
+    scene.proxy.cut_at_commit(of, random.randint(1, 4), random.uniform(0, 0.3))
+
+
+def stall_the_network(scene):
+    scene.proxy.stall(True)
+    _pass(3)
+    scene.proxy.stall(False)
+
+
+def _pass(seconds):
+    time.sleep(random.uniform(0.2, seconds))
+
+
+EVERYWHERE = (kill, stop, freeze)
+SQLITE = (*EVERYWHERE, lock_the_file)
+POSTGRESQL = (
+    *EVERYWHERE,
+    stop_the_server,
+    kill_the_server,
+    freeze_the_server,
+    terminate_connections,
+    cut_all,
+    cut_at_a_commit,
+    stall_the_network,
+)
 
 
 def main(minutes: float) -> int:
     """Do it on each database; return 1 if an invariant was violated."""
-    with tempfile.TemporaryDirectory() as folder:
-        violated = _soak("sqlite", f"sqlite:///{folder}/jobs.db", minutes)
-    with Server() as server:
-        return int(_soak("postgresql", server.url("postgres"), minutes) or violated)
+    return int(_sqlite(minutes) | _postgresql(minutes))
 
 
-def _soak(kind: str, url: str, minutes: float) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        cluster = Cluster(Path(folder), url)
-        try:
-            done = _chaos(cluster, time.monotonic() + 60 * minutes)
-            cluster.start()
-            found = cluster.verdict()
-            states = Counter(row.state for row in cluster.rows())
-            ticks = sum(row.count for row in cluster.rows())
-            numbers = {**done, "starts": cluster.starts(), "ticks": ticks, **states}
-            print(kind, *(f"{name}={n}" for name, n in numbers.items()))  # noqa: T201
-            print(f"violations={len(found)}", *found, sep="\n  ")  # noqa: T201
-        finally:
-            cluster.close()
+def _sqlite(minutes: float) -> bool:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        cluster = Cluster(Path(folder), f"sqlite:///{folder}/jobs.db")
+        stack.callback(cluster.close)
+        return _soak("sqlite", Scene(cluster), SQLITE, minutes)
+
+
+def _postgresql(minutes: float) -> bool:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        server = stack.enter_context(Server())
+        proxy = stack.enter_context(Proxy(server.url("postgres")))
+        cluster = Cluster(Path(folder), proxy.server_url, database=proxy.url)
+        stack.callback(cluster.close)
+        return _soak("postgresql", Scene(cluster, server, proxy), POSTGRESQL, minutes)
+
+
+def _soak(name, scene, faults, minutes) -> bool:
+    """Return whether anything was violated."""
+    cluster = scene.cluster
+    done = _chaos(scene, faults, time.monotonic() + 60 * minutes)
+    cluster.start()
+    found = cluster.verdict()
+    unstarted = len(checker.unstarted(cluster.rows(), cluster.effects()))
+    ticks = sum(row.count for row in cluster.rows())
+    ends = {**cluster.states(), "lost and never started": unstarted}
+    print(f"{name}: {minutes:g} minutes, {ticks} ticks, {cluster.starts()} starts")  # noqa: T201
+    print("  survived:", _listed(done))  # noqa: T201
+    print("  runs:", _listed(ends))  # noqa: T201
+    print(f"  violated invariants: {len(found)}", *found, sep="\n    ")  # noqa: T201
     return bool(found)
 
 
-def _chaos(cluster: Cluster, deadline: float) -> Counter[str]:
-    done: Counter[str] = Counter(kills=0, freezes=0, stops=0)
-    cluster.start()
+def _chaos(scene, faults, deadline) -> Counter[str]:
+    done: Counter[str] = Counter({fault.__name__: 0 for fault in faults})
+    scene.cluster.start()
     while time.monotonic() < deadline:
-        while len(cluster.alive()) < 3:
-            cluster.launch()
-        time.sleep(random.uniform(0.5, 3))
-        victim = random.choice(cluster.alive())
-        what = random.choice(["kills", "freezes", "stops"])
-        done[what] += 1
-        if what == "kills":
-            victim.end(signal.SIGKILL)
-        elif what == "stops":
-            victim.end()
-        else:
-            victim.send(signal.SIGSTOP)
-            time.sleep(random.uniform(0.2, 3))
-            victim.send(signal.SIGCONT)
+        while len(scene.cluster.alive()) < NODES:
+            scene.cluster.launch()
+        _pass(3)
+        fault = random.choice(faults)
+        fault(scene)
+        done[fault.__name__] += 1
+    if scene.proxy is not None:
+        done["cut_at_a_commit"] = scene.proxy.cuts
     return done
+
+
+def _listed(numbers) -> str:
+    return ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in numbers.items())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.checker import SECOND, Effect, Row, check, read_effects, ticks
+from tests.faults.checker import SECOND, Effect, Row, check, read_effects, ticks, unstarted
 
 T0 = 1_772_445_600 * SECOND
 """2026-03-02T10:00:00Z, a Monday."""
@@ -84,6 +84,12 @@ def test_a_claim_that_was_started_twice_is_found():
 
 def test_a_success_that_never_came_to_its_end_is_found():
     assert kinds(effects=EFFECTS[:-1]) == ["I4"]
+
+
+def test_what_is_lost_without_having_started_is_counted():
+    lost = [replace(row, state="lost") for row in ROWS]
+    assert unstarted(lost, EFFECTS) == []
+    assert unstarted(lost, [e for e in EFFECTS if e.run != 2]) == [lost[1]]
 
 
 def test_a_success_under_another_fence_is_found():

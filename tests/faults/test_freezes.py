@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from tests.faults.cluster import wait_for
+from tests.faults import checker
+from tests.faults.cluster import wait_for, wall
 
 
 def states(cluster, *runs):
@@ -42,7 +43,7 @@ def test_claimed_runs_of_a_frozen_node_start_elsewhere_and_nowhere_else(cluster)
 @pytest.mark.parametrize("place", ["in_claim", "in_gate", "in_finish"])
 def test_frozen_inside_a_transaction(cluster, place):
     """Others wait for the lock no longer than their time limit, and go on when it is free."""
-    others = [cluster.start(FAULTS_LOCK_S="2") for _ in range(2)]
+    others = [cluster.start() for _ in range(2)]
     frozen = cluster.start(FAULTS_AT=f"{place}:2:SIGSTOP")
     frozen.wait_until_frozen()
     if cluster.url.startswith("sqlite"):  # one lock for all
@@ -55,8 +56,28 @@ def test_frozen_inside_a_transaction(cluster, place):
     assert all(node.alive for node in (frozen, *others))
 
 
+def test_others_take_the_jobs_of_a_frozen_claim_within_a_third_of_a_lease(new_cluster, postgresql):
+    """The server ends a transaction that is idle for so long; nobody waits for a rescue."""
+    lease_s = 9.0
+    cluster = new_cluster(postgresql, lease=f"{lease_s:g}s")
+    cluster.ready(cluster.launch(), cluster.launch())
+    frozen = cluster.start(FAULTS_AT="in_claim:2:SIGSTOP")
+    frozen.wait_until_frozen()
+    begun, before = wall(), checker.read_marks(postgresql)
+    free = checker.query(postgresql, "SELECT id FROM jobs_job FOR UPDATE SKIP LOCKED")
+    hidden = set(cluster.jobs) - {job for (job,) in free}
+    assert hidden
+    wait_for(
+        lambda: all(checker.read_marks(postgresql)[job] > before.get(job, 0) for job in hidden),
+        "the others take the jobs that it hides",
+    )
+    assert wall() - begun < 2 / 3 * lease_s * checker.SECOND
+    frozen.send(signal.SIGCONT)
+    assert cluster.verdict() == []
+
+
 def test_frozen_and_awake_in_turn(cluster):
-    nodes = [cluster.start(FAULTS_LOCK_S="2") for _ in range(3)]
+    nodes = [cluster.start() for _ in range(3)]
     for node in nodes:
         node.send(signal.SIGSTOP)
         before = cluster.settled()

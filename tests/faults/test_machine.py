@@ -115,16 +115,19 @@ class Silent(Calls):
 class Hands:
     """An executor whose work is done when told; what a crash leaves here never starts.
 
-    It notes when a run was gated: the clock may be stepped before a worker is free.
+    It notes when a run was gated: the clock may be stepped before a worker is free. `lease_until`
+    tells how long the node may start anything, as the database has it.
     """
 
     size = 10
 
-    def __init__(self, clock):
+    def __init__(self, clock, lease_until):
         self.clock = clock
+        self.lease_until = lease_until
         self.work = []
 
     def submit(self, work):
+        assert self.lease_until() > self.clock.lease_now()
         self.work.append((self.clock.now(), work))
 
     def close(self): ...
@@ -157,6 +160,12 @@ NO_FAULT = st.none()
 PICK = st.integers(0, 2)
 STAGES = ("_claimer", "_recorder", "_keeper")
 
+HOLDINGS = "SELECT id, state, fence, node, coalesce(lease_until, 0) FROM jobs_run"
+EARLY = "SELECT id FROM jobs_run WHERE state = 'claimed' AND tick_at > created + 1000000"
+WRONG_SLOTS = """
+SELECT id FROM jobs_run WHERE overlap = 'skip' AND (state = 'running') <>
+(SELECT count(*) FROM jobs_slot WHERE run_id = jobs_run.id AND key = 'overlap:' || job_id)"""
+
 with_nodes = precondition(lambda self: self.nodes)
 
 
@@ -176,6 +185,9 @@ class World(RuleBasedStateMachine):
         self.ends = {}
         self.effects = []
         self.marks = []
+        self.held = {}
+        self.holders = {}
+        self.stopped = set()
         self.since = None
         self.gated = self.clock.now()
         self.dies = False
@@ -185,6 +197,7 @@ class World(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         self._start(0)
+        self._start(1)
 
     @precondition(lambda self: len(self.nodes) < 3)
     @rule(fault=NO_FAULT | FAULTS)
@@ -197,7 +210,7 @@ class World(RuleBasedStateMachine):
             [self._plan(id_, cron) for id_, cron in JOBS.items()],
             None,
             Resources({}, svcs.Registry()),
-            Hands(self.clock),
+            Hands(self.clock, lambda: self._lease_of(node)),
             self.clock,
             LEASE_S,
         )
@@ -208,9 +221,19 @@ class World(RuleBasedStateMachine):
     @with_nodes
     @rule(pick=PICK)
     def a_second_as_it_should_be(self, pick):
+        number = self._picked(pick)
         self.clock.advance(1.0)
         for stage in STAGES:
-            self._step(self._picked(pick), stage)
+            self._step(number, stage)
+        while self.nodes[number]._executor.work:
+            self._work(number)
+        self._step(number, "_recorder")
+
+    @with_nodes
+    @rule(pick=PICK)
+    def a_second_in_which_it_only_claims(self, pick):
+        self.clock.advance(1.0)
+        self._step(self._picked(pick), "_claimer")
 
     @with_nodes
     @rule(pick=PICK, stage=st.sampled_from(STAGES), fault=NO_FAULT | FAULTS)
@@ -229,7 +252,7 @@ class World(RuleBasedStateMachine):
             if dies:
                 self._bury(number)
 
-    @with_nodes
+    @precondition(lambda self: len(self.nodes) > 1)
     @rule(pick=PICK)
     def kill(self, pick):
         self._bury(self._picked(pick))
@@ -239,6 +262,7 @@ class World(RuleBasedStateMachine):
     def stop(self, pick, fault):
         """Tell a node to stop, with no time for what runs."""
         number = self._picked(pick)
+        self.stopped.add(self.nodes[number].node.id)
         self._do(number, lambda: self.nodes[number].stop(0), fault)
         self._bury(number)
 
@@ -248,7 +272,14 @@ class World(RuleBasedStateMachine):
         for seconds in (LEASE_S + 0.1, LEASE_S / 3 + 0.1):  # it looks twice
             self.clock.advance(seconds)
             self._step(self._picked(pick), "_keeper")
-        self._step(self._picked(pick), "_recorder")
+
+    @with_nodes
+    @rule(pick=PICK)
+    def it_wakes_up(self, pick):
+        """Have it go on with what it holds in memory, which may be another's by now."""
+        number = self._picked(pick)
+        self._step(number, "_keeper")
+        self._step(number, "_recorder")
 
     @rule(seconds=st.sampled_from([0.1, 0.8, 1.0, LEASE_S / 3, LEASE_S + 1]))
     def time_passes(self, seconds):
@@ -299,7 +330,16 @@ class World(RuleBasedStateMachine):
         plan = make_plan(name, cron, overlap=overlap)
         return replace(plan, job=function)
 
+    def _lease_of(self, node):
+        sql = f"SELECT lease_until FROM jobs_node WHERE id = '{node.node.id}'"
+        return checker.query(self.url, sql)[0][0]
+
     def _note(self, kind, run):
+        if kind == "START":  # the record says so first; only `lost` may have come since
+            sql = f"SELECT state, fence, node FROM jobs_run WHERE id = {run.id}"
+            state, *holder = checker.query(self.url, sql)[0]
+            assert state in {"running", "lost", "cancelled"}
+            assert holder == [run.fence, run.node]
         tick, wall = micros(run.tick), micros(self.gated)
         self.effects.append(
             checker.Effect(kind, run.job_id, tick, run.id, run.fence, pid=0, wall=wall)
@@ -321,6 +361,7 @@ class World(RuleBasedStateMachine):
 
     def _stop(self, number):
         """Do what `Runtime.start` does when it fails."""
+        self.stopped.add(self.nodes[number].node.id)
         self.nodes[number].stop(0)
         self._bury(number)
 
@@ -346,6 +387,28 @@ class World(RuleBasedStateMachine):
         ends = {r.id: r.state for r in checker.read_rows(self.url) if r.state in checker.ENDS}
         assert self.ends.items() <= ends.items()
         self.ends = ends
+
+    @invariant()
+    def a_run_is_taken_from_its_node_only_when_its_lease_is_long_over(self):
+        """Two looks at it, a third of a lease apart, say so. One fence has one holder."""
+        held, now = self.held, self.clock.lease_now()
+        self.held = {}
+        for id_, state, fence, node, lease_until in checker.query(self.url, HOLDINGS):
+            if node:
+                assert self.holders.setdefault((id_, fence), node) == node
+            if id_ in held and (state == "lost" or held[id_][0] < fence):
+                _, before, until = held[id_]
+                assert before in self.stopped or now >= until + LEASE_S / 3 * checker.SECOND
+            if state in {"claimed", "running"}:
+                self.held[id_] = fence, node, lease_until
+
+    @invariant()
+    def what_runs_has_its_slot_and_nothing_else_has(self):
+        assert checker.query(self.url, WRONG_SLOTS) == []
+
+    @invariant()
+    def nothing_is_claimed_more_than_a_second_ahead(self):
+        assert checker.query(self.url, EARLY) == []
 
     @invariant()
     def what_lies_behind_is_covered(self):
@@ -393,8 +456,8 @@ class World(RuleBasedStateMachine):
 
 
 World.TestCase.settings = settings(
-    max_examples=30,
-    stateful_step_count=30,
+    max_examples=50,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

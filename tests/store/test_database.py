@@ -321,6 +321,15 @@ def test_nothing_on_postgresql_waits_longer_than_a_third_of_a_lease(postgres):
     store.close()
 
 
+def test_a_server_that_vanishes_while_it_should_answer_is_noticed_in_a_third_of_a_lease(postgres):
+    store = Store(postgres.url.render_as_string(hide_password=False), lease_s=30)
+    with store.read() as connection:
+        sent = connection.connection.driver_connection.info.get_parameters()
+    idle, interval, count = (int(sent[f"keepalives_{n}"]) for n in ("idle", "interval", "count"))
+    assert idle + interval * count <= 10
+    store.close()
+
+
 def test_a_row_locked_for_too_long_is_named(postgres):
     store = Store(postgres.url.render_as_string(hide_password=False), lease_s=0.3)
     change = schema_version.update().values(min_revision="y")
