@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
-import importlib.metadata
 import uuid
-import zoneinfo
 from collections import deque
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._calendar import splay
+from ._clock import boot_id
 from ._schedule import Agenda, Decision, Policy, Stretch, decide
 from ._store import jobs as job_rows
+from ._store import plans as plan_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
+from ._whose import fingerprint, is_older, set_hash, whole_seconds
 from .model import CatchUp, Problem, State, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
     from ._store import Store, StoreClock
     from ._store.jobs import JobRow
+    from ._store.plans import Standing
     from .interfaces import Schedule
     from .model import Node, Plan, Run
 
@@ -48,41 +46,21 @@ _BATCH = 1000
 """Jobs per claiming transaction."""
 
 _BUSY_WAIT_S = 0.05
-"""Look again this soon at jobs whose rows another node has just locked."""
+"""Look again this soon at jobs whose rows another node has just locked, or without room."""
 
-
-def fingerprint(plan: Plan) -> str:
-    """Return what two plans share exactly when they have the same ticks and policies.
-
-    A disabled job has no ticks, whatever its schedule.
-    """
-    schedule = plan.schedule.text if plan.enabled and plan.schedule else ""
-    window = _whole_seconds(plan.catchup_window)
-    parts = (
-        *(schedule, plan.timezone, plan.overlap, plan.splay, plan.catch_up, window),
-        _zone_data_version(),
-    )
-    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:16]
-
-
-def _whole_seconds(duration: timedelta) -> int:
-    return max(1, round(duration.total_seconds()))
-
-
-@functools.cache
-def _zone_data_version() -> str:
-    """Return the version of the zone data that zoneinfo reads: the system's, else tzdata's."""
-    for folder in zoneinfo.TZPATH:
-        with contextlib.suppress(OSError):
-            return Path(folder, "tzdata.zi").read_text("ascii").partition("\n")[0]
-    return importlib.metadata.version("tzdata")
+PATIENCE = timedelta(milliseconds=100)
+"""A tick that is due for longer and finds no room here may be taken by any node."""
 
 
 class Claimer:
-    """Claims the due ticks of this node's plans.
+    """Claims the due ticks of this node's plans, as far as they are in force.
 
     `lease_until` tells the end of a lease taken now; `took` receives the rows of one
-    transaction: claimed runs, and missed stretches; `failed` a job whose schedule raises.
+    transaction: claimed and pending runs, and missed stretches; `failed` a job whose schedule
+    raises; `room` tells how many runs this node can make use of.
+
+    Where another plan is in force for a job, this node stands by: every third of a lease it
+    looks whether a live scheduler still has that plan.
     """
 
     def __init__(
@@ -94,6 +72,9 @@ class Claimer:
         lease_until: Callable[[], int],
         took: Callable[[list[Run]], None],
         failed: Callable[[Problem], None],
+        *,
+        room: Callable[[], int],
+        lease_s: float,
     ) -> None:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
@@ -103,6 +84,12 @@ class Claimer:
         self._lease_until = lease_until
         self._took = took
         self._failed = failed
+        self._room = room
+        self._review_s = lease_s / 3
+        self._reviewed = clock.monotonic()
+        self._boot = boot_id() if store.one_host else ""
+        self._schedulers: frozenset[tuple[str, bool]] | None = None
+        self._superseded: set[str] = set()
         self._agenda = Agenda()
         self._broken: set[str] = set()
         self._busy = False
@@ -110,30 +97,93 @@ class Claimer:
         self._freed: deque[str] = deque()
         self._in_doubt = False
 
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """What tells this node's plans from those of others, by job id."""
+        return self._fingerprints
+
     def install(self, parse: Callable[[str, str], Schedule]) -> None:
-        """Write this node's plans over those in the database and fill the agenda.
+        """Put this node's plans in force and fill the agenda.
+
+        A plan that a live scheduler has, and that came with a higher version of the same
+        distribution, stays. `parse` reads the schedules of plans that are replaced.
+        """
+        self._parse = parse
+        self._take_on(self._plans, self._yields)
+
+    def _yields(self, standing: Standing) -> bool:
+        plan = self._plans[standing.id].extension
+        return (
+            standing.node is not None
+            and standing.distribution == plan.distribution
+            and is_older(plan.version, standing.version)
+        )
+
+    def _take_on(self, ids: Collection[str], stands_by: Callable[[Standing], bool]) -> None:
+        """Put the plans of these jobs in force, but for those where this node `stands_by`.
 
         The ticks that were due under another plan are settled under that plan first, in the
-        same transaction; `parse` reads its schedule.
+        same transaction.
         """
+        self._in_doubt = True
         with self._store.write() as connection:
             now = self._clock.read(connection)
-            job_rows.add_missing(connection, [self.row(plan) for plan in self._plans.values()])
-            rows = job_rows.lock(connection, self._plans, skip_locked=False)
-            settled = {
-                id_: self._settle(row, parse, now)
-                for id_, row in rows.items()
-                if row.next_tick and row.next_tick <= now and not self._continues(row)
-            }
-            claimed = self._record(connection, settled, now)
-            next_ticks = {id_: self._next_tick(row, now) for id_, row in rows.items()}
+            job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in ids])
+            rows = job_rows.lock(connection, ids, skip_locked=False)
+            standing = self._standing(connection, rows)  # of now: nobody else decides meanwhile
+            taken = {id_: row for id_, row in rows.items() if not stands_by(standing[id_])}
+            claimed = self._record(connection, self._settled(taken, now), now, self._room())
+            next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
                 [self.row(self._plans[id_]) | {"next_tick": n} for id_, n in next_ticks.items()],
             )
-        for id_, tick in next_ticks.items():
-            self._agenda.set(id_, tick)
+        self._in_doubt = False
+        for id_, row in rows.items():
+            in_force = id_ in taken or self._owns(row)
+            self._follow(id_, next_ticks.get(id_, row.next_tick), in_force=in_force)
         self._took(claimed)
+
+    def _settled(self, rows: Mapping[str, JobRow], now: datetime) -> dict[str, Decision]:
+        return {
+            id_: self._settle(row, self._parse, now)
+            for id_, row in rows.items()
+            if row.next_tick and row.next_tick <= now and not self._continues(row)
+        }
+
+    def _follow(self, id_: str, tick: datetime | None, *, in_force: bool) -> None:
+        """Have a job on the agenda, or stand by while another plan is in force for it."""
+        if in_force:
+            self._superseded.discard(id_)
+        else:
+            self._superseded.add(id_)
+        self._agenda.set(id_, tick if in_force else None)
+
+    def _standing(self, connection: Connection, ids: Iterable[str]) -> dict[str, Standing]:
+        lease_now, me = self._clock.lease_now(), self._node.id
+        return plan_rows.standing(connection, ids, lease_now, self._boot, but=me)
+
+    def _review(self) -> None:
+        """Look whether the holders of plans that replaced ours have gone, and take those on.
+
+        Plans are compared anew only where schedulers have come or gone.
+        """
+        with self._store.read() as connection:
+            lease_now = self._clock.lease_now()
+            schedulers = plan_rows.schedulers(connection, lease_now, self._boot)
+            if schedulers != self._schedulers:
+                self._superseded |= plan_rows.replaced(connection, set_hash(self._fingerprints))
+            found = self._standing(connection, self._superseded)
+        free = []
+        for id_, standing in found.items():
+            in_force = standing.fingerprint == self._fingerprints[id_]
+            self._follow(id_, standing.next_tick, in_force=in_force)
+            if not in_force and standing.node is None:
+                free.append(id_)
+        for start in range(0, len(free), _BATCH):
+            self._take_on(free[start : start + _BATCH], lambda other: other.node is not None)
+        self._schedulers = schedulers
+        self._reviewed = self._clock.monotonic()
 
     def row(self, plan: Plan) -> dict[str, Any]:
         """Return the job row of a plan that no scheduler has taken on yet."""
@@ -148,7 +198,7 @@ class Claimer:
             "distribution": plan.extension.distribution,
             "version": plan.extension.version,
             "catch_up": plan.catch_up,
-            "catchup_window": _whole_seconds(plan.catchup_window),
+            "catchup_window": whole_seconds(plan.catchup_window),
             "next_tick": None,
         }
 
@@ -187,26 +237,43 @@ class Claimer:
     def step(self) -> float | None:
         """Claim what is due; return the seconds until there may be more."""
         self._busy = False
-        now = self._clock.now()
         if self._in_doubt:
             self._read_back()
+        if self._plans and self._until_review() <= 0:
+            self._review()
+        now = self._clock.now()
         while self._freed:
             self._agenda.set(self._freed.popleft(), now)
-        due = self._agenda.due(now + AHEAD)
+        due = self._claimable(now)
         for start in range(0, len(due), _BATCH):
             self._in_doubt = True
             self._took(self._claim(due[start : start + _BATCH]))
             self._in_doubt = False
-        first = self._agenda.first()
+        return self._wait() if self._plans else None
+
+    def _until_review(self) -> float:
+        return self._reviewed + self._review_s - self._clock.monotonic()
+
+    def _claimable(self, now: datetime) -> list[str]:
+        """Return the jobs that are due and find room, or have waited for it long enough."""
+        due = self._agenda.due(now + AHEAD)
+        if not due or len(due) <= (room := self._room()):
+            return due
+        number = max(room, len(self._agenda.due(now - PATIENCE)))
+        self._busy = number < len(due)
+        return due[:number]
+
+    def _wait(self) -> float:
+        first, until = self._agenda.first(), self._until_review()
         if first is None:
-            return None
-        until = (first - AHEAD - self._clock.now()).total_seconds()
-        return min(max(until, _BUSY_WAIT_S if self._busy else 0.0), _LONGEST_WAIT_S)
+            return max(until, 0.0)
+        due = (first - AHEAD - self._clock.now()).total_seconds()
+        return min(max(due, _BUSY_WAIT_S if self._busy else 0.0), max(until, 0.0), _LONGEST_WAIT_S)
 
     def ended(self, run: Run) -> bool:
         """Note that a run has ended; return whether a tick waits for that. Any thread may call."""
         if run.job_id not in self._held_back:
-            return False
+            return self._busy
         self._freed.append(run.job_id)
         return True
 
@@ -223,27 +290,30 @@ class Claimer:
             rows = job_rows.lock(connection, due, skip_locked=True)
             now = self._clock.read(connection)
             held_back = self._hold_back(connection, rows, now)
+            room = self._room()
             for id_ in due:
                 row = rows.get(id_)
-                if row and id_ not in held_back and self._is_due(row, now):
+                horizon = now + AHEAD if len(decisions) < room else now - PATIENCE
+                if row and id_ not in held_back and self._is_due(row, horizon):
                     decision = self._decide(row, now)
                     if decision is not None:
                         decisions[id_] = decision
-            claimed = self._record(connection, decisions, now)
-        self._busy |= len(rows) < len(due)
+            claimed = self._record(connection, decisions, now, room)
+        self._busy |= len(decisions) < len(due)
         for id_ in due:
             if id_ in decisions:
                 self._agenda.set(id_, decisions[id_].next)
             elif id_ in rows:  # another node was faster, or the plan is not ours any more
-                self._agenda.set(id_, self._look_at(rows[id_], now))
+                tick = self._look_at(rows[id_], now)
+                self._follow(id_, tick, in_force=self._owns(rows[id_]))
         return claimed
 
-    def _is_due(self, row: JobRow, now: datetime) -> bool:
-        return self._owns(row) and row.next_tick is not None and row.next_tick <= now + AHEAD
+    def _is_due(self, row: JobRow, horizon: datetime) -> bool:
+        return self._owns(row) and row.next_tick is not None and row.next_tick <= horizon
 
     def _look_at(self, row: JobRow, now: datetime) -> datetime | None:
         """Return when to look at a job that was not claimed."""
-        if not self._owns(row) or row.id in self._broken:
+        if row.id in self._broken:
             return None
         return now + AHEAD + _LOOK_AGAIN if row.id in self._held_back else row.next_tick
 
@@ -254,7 +324,8 @@ class Claimer:
         late = [
             row.id
             for row in rows.values()
-            if self._plans[row.id].catch_up is CatchUp.ALL and self._is_due(row, now - _LATE)
+            if self._plans[row.id].catch_up is CatchUp.ALL
+            and self._is_due(row, now + AHEAD - _LATE)
         ]
         found = run_rows.unfinished(connection, late)
         self._held_back.difference_update(rows)
@@ -278,8 +349,13 @@ class Claimer:
         return row.fingerprint == self._fingerprints[row.id]
 
     def _record(
-        self, connection: Connection, decisions: Mapping[str, Decision], now: datetime
+        self,
+        connection: Connection,
+        decisions: Mapping[str, Decision],
+        now: datetime,
+        room: int,
     ) -> list[Run]:
+        """Write what was decided; of the runs, those for which there is `room` are ours."""
         missed = run_rows.add(
             connection,
             [
@@ -288,14 +364,15 @@ class Claimer:
                 if decision.missed is not None
             ],
         )
-        runs = run_rows.add(
-            connection,
-            [
-                self._claimed(self._plans[id_], decision.run, decision.next, now)
-                for id_, decision in decisions.items()
-                if decision.run is not None
-            ],
-        )
+        due = [
+            self._due(self._plans[id_], decision.run, decision.next, now)
+            for id_, decision in decisions.items()
+            if decision.run is not None
+        ]
+        mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
+        for row in due[: max(0, room)]:
+            row.update(mine)
+        runs = run_rows.add(connection, due)
         job_rows.advance(
             connection,
             [
@@ -305,18 +382,17 @@ class Claimer:
         )
         return runs + missed
 
-    def _claimed(
+    def _due(
         self, plan: Plan, tick: datetime, following: datetime | None, now: datetime
     ) -> dict[str, Any]:
         values = run_values(plan, f"t:{micros(tick)}", Trigger.SCHEDULE, now)
         limit = min(plan.splay, following - tick) if following else plan.splay
         return {
             **values,
+            "state": State.PENDING,
             "tick_at": tick,
             "available_at": tick + splay(plan.id, tick, limit),
             "available_until": tick + plan.splay + plan.catchup_window,
-            "node": self._node.id,
-            "lease_until": self._lease_until(),
         }
 
     def _missed(self, plan: Plan, stretch: Stretch, now: datetime) -> dict[str, Any]:

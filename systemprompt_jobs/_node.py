@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import socket
@@ -21,6 +20,7 @@ from ._run import attempt
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
+from ._whose import fingerprint
 from .errors import StoreError
 from .model import Node, Run, State, Trigger
 
@@ -75,7 +75,7 @@ class LiveNode:
             self.node,
             clock,
             lease_s,
-            job_ids=self._plans,
+            fingerprints={plan.id: fingerprint(plan) for plan in self._plans.values()},
             held=lambda: self._recorder.held(),  # noqa: PLW0108  # made below
             room=lambda: self._recorder.room() if self._ticking else 0,
             took=self._took,
@@ -100,6 +100,9 @@ class LiveNode:
             self._keeper.lease_until,
             self._took,
             lambda problem: self._observer.put("plugin_failed", problem=problem),
+            # What has waited longer, here or elsewhere, comes first.
+            room=lambda: 0 if self._keeper.crowded else self._recorder.room(),
+            lease_s=lease_s,
         )
         self._record_loop = Loop("record", self._recorder.step, clock)
         self._keep_loop = Loop("keep", self._keeper.step, clock)
@@ -126,10 +129,7 @@ class LiveNode:
         self._join("command")
 
     def _join(self, kind: str) -> None:
-        digest = hashlib.sha256("\n".join(sorted(self._plans)).encode()).hexdigest()[:16]
-        with self._store.write() as connection:
-            job_rows.add_job_set(connection, digest, sorted(self._plans))
-        self._keeper.join(kind, self._executor.size, digest)
+        self._keeper.join(kind, self._executor.size)
         self._observer.start()
         self._record_loop.start()
         self._keep_loop.start()
@@ -176,10 +176,12 @@ class LiveNode:
         for run in rows:
             if run.state is State.MISSED:
                 self._observer.put("tick_missed", run=run)
-        claimed = [run for run in rows if run.state is State.CLAIMED]
+        due = [run for run in rows if run.state is not State.MISSED]
         now = self._clock.now()
-        self._caught_up |= {run.job_id for run in claimed if run.tick and run.tick <= now}
-        self._recorder.offer(claimed)
+        self._caught_up |= {run.job_id for run in due if run.tick and run.tick <= now}
+        self._recorder.offer(run for run in due if run.state is State.CLAIMED)
+        if any(run.state is State.PENDING for run in due):
+            self._keep_loop.wake()
 
     def _start(self, run: Run) -> None:
         plan = self._plans[run.job_id]
@@ -196,6 +198,8 @@ class LiveNode:
     def _ended(self, run: Run) -> None:
         if self._claimer.ended(run):
             self._claim_loop.wake()
+        if self._keeper.crowded:
+            self._keep_loop.wake()
         answer = self._awaited.pop(run.id, None)
         if answer is not None:
             answer.put(run)

@@ -12,6 +12,7 @@ from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._claim import Claimer
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._record import WINDOW_S, Recorder
+from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, slot
@@ -50,6 +51,8 @@ class Rig:
             lambda: 0,
             self.recorder.offer,
             failed=None,
+            room=lambda: 10_000,
+            lease_s=30.0,
         )
         self.claimer.install(parse)
 
@@ -374,8 +377,8 @@ def test_a_splayed_run_starts_when_it_is_due_and_keeps_that_time_when_given_back
     (run,) = rig.recorder.close()
     with store.write() as connection:
         run_rows.give_back(connection, [(run.id, run.fence)], rig.clock.now())
-        assert run_rows.take_pending(connection, [run.job_id], "n", rig.clock.now(), 0, 9) == []
-        (again,) = run_rows.take_pending(connection, [run.job_id], "n", run.due, 0, 9)
+        assert run_rows.take_pending(connection, "set", "n", rig.clock.now(), 0, 9) == []
+        (again,) = run_rows.take_pending(connection, "set", "n", run.due, 0, 9)
     assert again.due == run.due > run.tick
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, func, literal, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, text, update
 
 from ..model import Overlap, Report, Run, State, Trigger
 from ._bulk import delete_many, insert_many, insert_returning, select_many, update_many
 from .schema import HELD, Instant, attempt, node, run, slot
+from .schema import job_set as job_set_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +49,9 @@ _RUN_COLUMNS = (
     run.c.error,
 )
 
+
+_PENDING = text("jobs_run.state = 'pending'")
+"""Spelt out, so that the partial index of it is used."""
 
 _CHUNK = 500
 """Ids per statement: far below SQLite's limit of 32,766 variables."""
@@ -321,24 +325,25 @@ def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime)
 
 def take_pending(
     connection: Connection,
-    job_ids: Iterable[str],
+    job_set: str,
     node_id: str,
     now: datetime,
     lease_until: int,
     limit: int,
 ) -> list[Run]:
-    """Claim pending runs of these jobs, oldest first, at most `limit`.
+    """Claim pending runs of a job set, oldest first, at most `limit`.
 
-    Uses the partial index `jobs_run_pending`, which holds pending runs only.
+    Uses the partial index `jobs_run_pending`, which holds pending runs only, and the primary
+    key of `jobs_job_set`.
     """
-    known = set(job_ids)
     rows = connection.execute(
         select(*_RUN_COLUMNS)
-        .where(run.c.state == State.PENDING, run.c.available_at <= now, ~_outdated(now))
+        .where(_PENDING, run.c.available_at <= now, ~_outdated(now), _in_set(job_set))
         .order_by(run.c.available_at, run.c.id)
-        .with_for_update(skip_locked=True)
+        .limit(limit)
+        .with_for_update(of=run, skip_locked=True)
     )
-    taken = [to_run(row) for row in rows if row.job_id in known][:limit]
+    taken = [to_run(row) for row in rows]
     if taken:
         connection.execute(
             update(run)
@@ -396,14 +401,18 @@ def rescue(
     return lost
 
 
-def any_pending(connection: Connection, now: datetime) -> bool:
-    """Return whether any run waits for a node. Uses the partial index `jobs_run_pending`."""
-    return (
-        connection.execute(
-            select(run.c.id).where(run.c.state == State.PENDING, run.c.available_at <= now).limit(1)
-        ).scalar()
-        is not None
-    )
+def any_pending(connection: Connection, job_set: str, now: datetime) -> bool:
+    """Return whether a run of a job set waits for a node, or any run has waited too long.
+
+    Uses the partial index `jobs_run_pending`.
+    """
+    mine = or_(_in_set(job_set), _outdated(now))
+    found = select(run.c.id).where(_PENDING, run.c.available_at <= now, mine).limit(1)
+    return connection.execute(found).scalar() is not None
+
+
+def _in_set(digest: str) -> ColumnElement[bool]:
+    return exists().where(job_set_table.c.hash == digest, job_set_table.c.job_id == run.c.job_id)
 
 
 def _outdated(now: datetime) -> ColumnElement[bool]:
@@ -417,9 +426,7 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     Ticks are `missed`, others `cancelled`. Uses the partial index `jobs_run_pending`.
     """
     rows = connection.execute(
-        select(*_RUN_COLUMNS)
-        .where(run.c.state == State.PENDING, _outdated(now))
-        .with_for_update(skip_locked=True)
+        select(*_RUN_COLUMNS).where(_PENDING, _outdated(now)).with_for_update(skip_locked=True)
     )
     message = "no node took it within its catchup_window"
     ended = [
