@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections import deque
 from dataclasses import replace
@@ -57,7 +58,8 @@ class Claimer:
 
     `lease_until` tells the end of a lease taken now; `took` receives the rows of one
     transaction: claimed and pending runs, and missed stretches; `failed` a job whose schedule
-    raises; `room` tells how many runs this node can make use of.
+    raises; `room` tells how many runs this node can make use of. Beyond that it leaves ticks to
+    the other live schedulers.
 
     Where another plan is in force for a job, this node stands by: every third of a lease it
     looks whether a live scheduler still has that plan.
@@ -86,7 +88,7 @@ class Claimer:
         self._failed = failed
         self._room = room
         self._review_s = lease_s / 3
-        self._reviewed = clock.monotonic()
+        self._reviewed = float("-inf")
         self._boot = boot_id() if store.one_host else ""
         self._schedulers: frozenset[tuple[str, bool]] | None = None
         self._superseded: set[str] = set()
@@ -132,7 +134,7 @@ class Claimer:
             rows = job_rows.lock(connection, ids, skip_locked=False)
             standing = self._standing(connection, rows)  # of now: nobody else decides meanwhile
             taken = {id_: row for id_, row in rows.items() if not stands_by(standing[id_])}
-            claimed = self._record(connection, self._settled(taken, now), now, self._room())
+            claimed = self._record(connection, self._settled(taken, now), now, self._share())
             next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
@@ -257,11 +259,16 @@ class Claimer:
     def _claimable(self, now: datetime) -> list[str]:
         """Return the jobs that are due and find room, or have waited for it long enough."""
         due = self._agenda.due(now + AHEAD)
-        if not due or len(due) <= (room := self._room()):
+        if not due or len(due) <= (room := self._share()):
             return due
         number = max(room, len(self._agenda.due(now - PATIENCE)))
         self._busy = number < len(due)
         return due[:number]
+
+    def _share(self) -> int:
+        """Return how many ticks to claim: as many as there is room for, all where nobody shares."""
+        live = sum(live for _, live in self._schedulers or ())
+        return sys.maxsize if live == 1 else self._room()
 
     def _wait(self) -> float:
         first, until = self._agenda.first(), self._until_review()
@@ -290,7 +297,7 @@ class Claimer:
             rows = job_rows.lock(connection, due, skip_locked=True)
             now = self._clock.read(connection)
             held_back = self._hold_back(connection, rows, now)
-            room = self._room()
+            room = self._share()
             for id_ in due:
                 row = rows.get(id_)
                 horizon = now + AHEAD if len(decisions) < room else now - PATIENCE

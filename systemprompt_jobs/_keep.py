@@ -126,7 +126,10 @@ class Keeper:
             now = self._clock.read(connection)
             node_rows.beat(connection, self._node.id, now, self.lease_until(), self._clock.offset)
             run_rows.renew(connection, self._held(), self.lease_until())
+            given_up = run_rows.give_up_pending(connection, now)
         self._renewed = sent
+        for run in given_up:
+            self._observe_given_up(run)
         self._compare_clocks()
 
     def _compare_clocks(self) -> None:
@@ -156,24 +159,22 @@ class Keeper:
                 claimed = run_rows.claimed_by(connection, self._node.id)
             self._in_doubt = False
             self._took(claimed)
-        now, room = self._clock.now(), self._room()
+        room, crowded = self._room(), self._crowded
         self._crowded = room <= 0
         if self._crowded:
             return
-        with self._store.read() as connection:
-            if not run_rows.any_pending(connection, self._job_set, now):
-                return
+        if not crowded:  # else there are more, most likely
+            with self._store.read() as connection:
+                if not run_rows.any_pending(connection, self._job_set, self._clock.now()):
+                    return
         self._in_doubt = True
         with self._store.write() as connection:
             now = self._clock.read(connection)
-            given_up = run_rows.give_up_pending(connection, now)
             runs = run_rows.take_pending(
                 connection, self._job_set, self._node.id, now, self.lease_until(), room
             )
         self._in_doubt = False
         self._crowded = len(runs) == room
-        for run in given_up:
-            self._observe_given_up(run)
         self._took(runs)
 
     def _observe_given_up(self, run: Run) -> None:

@@ -377,6 +377,7 @@ def test_a_splayed_run_starts_when_it_is_due_and_keeps_that_time_when_given_back
     (run,) = rig.recorder.close()
     with store.write() as connection:
         run_rows.give_back(connection, [(run.id, run.fence)], rig.clock.now())
+        plan_rows.add_set(connection, "set", {run.job_id: "x"})
         assert run_rows.take_pending(connection, "set", "n", rig.clock.now(), 0, 9) == []
         (again,) = run_rows.take_pending(connection, "set", "n", run.due, 0, 9)
     assert again.due == run.due > run.tick

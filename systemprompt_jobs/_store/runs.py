@@ -336,21 +336,16 @@ def take_pending(
     Uses the partial index `jobs_run_pending`, which holds pending runs only, and the primary
     key of `jobs_job_set`.
     """
-    rows = connection.execute(
+    found = connection.execute(
         select(*_RUN_COLUMNS)
         .where(_PENDING, run.c.available_at <= now, ~_outdated(now), _in_set(job_set))
         .order_by(run.c.available_at, run.c.id)
         .limit(limit)
         .with_for_update(of=run, skip_locked=True)
     )
-    taken = [to_run(row) for row in rows]
-    if taken:
-        connection.execute(
-            update(run)
-            .where(run.c.id == bindparam("key"))
-            .values(state=State.CLAIMED, node=node_id, lease_until=lease_until),
-            [{"key": r.id} for r in taken],
-        )
+    taken = [to_run(row) for row in found]
+    rows = [(State.CLAIMED, node_id, lease_until, r.id) for r in taken]
+    update_many(connection, run, ("id",), ("state", "node", "lease_until"), rows)
     return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
 
 
@@ -402,13 +397,9 @@ def rescue(
 
 
 def any_pending(connection: Connection, job_set: str, now: datetime) -> bool:
-    """Return whether a run of a job set waits for a node, or any run has waited too long.
-
-    Uses the partial index `jobs_run_pending`.
-    """
-    mine = or_(_in_set(job_set), _outdated(now))
-    found = select(run.c.id).where(_PENDING, run.c.available_at <= now, mine).limit(1)
-    return connection.execute(found).scalar() is not None
+    """Return whether a run of a job set waits for a node. Uses what `take_pending` does."""
+    waiting = (_PENDING, run.c.available_at <= now, _in_set(job_set))
+    return connection.execute(select(run.c.id).where(*waiting).limit(1)).scalar() is not None
 
 
 def _in_set(digest: str) -> ColumnElement[bool]:
