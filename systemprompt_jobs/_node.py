@@ -13,6 +13,7 @@ import structlog
 
 from ._claim import Claimer, manual_key, run_values
 from ._keep import Keeper
+from ._listen import Listener
 from ._loop import Loop
 from ._observe import Observer
 from ._record import Recorder, cancelled
@@ -106,6 +107,7 @@ class LiveNode:
         )
         self._record_loop = Loop("record", self._recorder.step, clock)
         self._keep_loop = Loop("keep", self._keeper.step, clock)
+        self._listener = Listener(store, self._keep_loop.wake, lease_s / 3)
         self._claim_loop = Loop("claim", self._claimer.step, clock)
 
     # --- up ---
@@ -123,6 +125,7 @@ class LiveNode:
         self._claimer.step()
         self._start_up()
         self._claim_loop.start()
+        self._listener.start()
 
     def start_waiting(self) -> None:
         """Join for runs by hand only."""
@@ -211,6 +214,7 @@ class LiveNode:
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
+            self._listener.stop()
         unstarted = self._recorder.close()
         if unstarted:
             self._settle(lambda: self._give_back(unstarted))

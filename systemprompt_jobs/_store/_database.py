@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..errors import StoreError, StoreUnusableError
-from ._postgresql import PostgreSQL
+from ._postgresql import News, PostgreSQL
 from ._sqlite import SQLite
 from .schema import schema_version
 
@@ -71,6 +71,11 @@ class Store:
     def clock(self, local: Clock) -> StoreClock:
         """Return the clock of a node on this database whose own clock is `local`."""
         return self.backend.clock(local)
+
+    def listen(self) -> News:
+        """Return a new connection that can hear what `announce` says; not on SQLite."""
+        assert isinstance(self.backend, PostgreSQL)  # noqa: S101  # the listener asked
+        return self.backend.listen(self._open())
 
     def prepare(self) -> None:
         """Create or migrate the database where needed. Raises StoreError."""

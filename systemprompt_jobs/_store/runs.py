@@ -12,6 +12,7 @@ from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, text
 
 from ..model import Overlap, Report, Run, State, Trigger
 from ._bulk import delete_many, insert_many, insert_returning, select_many, update_many
+from ._postgresql import announce
 from .schema import HELD, Instant, attempt, node, run, slot
 from .schema import job_set as job_set_table
 
@@ -82,6 +83,8 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
     names = tuple(rows[0])
     by_key = {(row["job_id"], row["dedup_key"]): row for row in rows}
     values = [tuple(row.values()) for row in rows]
+    if any(row["state"] == State.PENDING for row in rows):
+        announce(connection)
     added = insert_returning(connection, run, names, values, ("id", "job_id", "dedup_key"))
     known = [(f, c.name) for f, c in zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True) if c.name in names]
     return [
@@ -295,6 +298,7 @@ def renew(connection: Connection, held: Sequence[tuple[int, int]], lease_until: 
 def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: datetime) -> None:
     """Make claimed runs pending again under a higher fence: any node may take them."""
     if runs:
+        announce(connection)
         connection.execute(
             update(run)
             .where(
