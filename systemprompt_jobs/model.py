@@ -331,11 +331,37 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Superseding:
+    """The plan that is in force instead of this machine's, and a live node that has it."""
+
+    distribution: str
+    version: str
+    node: str
+    schedule: str
+
+    def __str__(self) -> str:
+        origin = f"{self.distribution} {self.version}".strip() or "another plan"
+        return f"superseded by {origin} on node {self.node}"
+
+
+@dataclass(frozen=True, slots=True)
 class JobOverview:
-    """A job's plan, its next tick (None: it has none) and its newest run, if any."""
+    """A job's plan, its next tick (None: it has none) and its newest run, if any.
+
+    Where `superseded` says that another plan is in force, the tick is that plan's.
+    """
 
     plan: Plan
     next_tick: datetime | None
+    last_run: Run | None
+    superseded: Superseding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A job in the database that neither a live node nor this machine has."""
+
+    id: str
     last_run: Run | None
 
 
@@ -354,6 +380,7 @@ class NodeOverview:
 class SchedulerOverview:
     """The scheduler at a glance.
 
+    `orphaned` are jobs of the database that no plugin provides any more.
     `database` is the URL without its password. `counts` are the runs created in the last
     24 hours by state. `running` and `troubled` (failed, lost, missed …) are newest first.
     """
@@ -367,3 +394,4 @@ class SchedulerOverview:
     troubled: tuple[Run, ...]
     counts: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     degraded: tuple[Problem, ...] = ()
+    orphaned: tuple[Orphan, ...] = ()

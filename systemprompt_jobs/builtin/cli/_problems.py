@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._text import paragraph, say
+from ._text import one_line, paragraph, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from systemprompt_jobs.model import Problem
+    from systemprompt_jobs.model import JobOverview, Orphan, Problem
 
 
 def show_degraded(problems: Sequence[Problem]) -> None:
@@ -23,6 +23,17 @@ def show_problems(title: str, problems: Sequence[Problem]) -> None:
         say("", title)
     for problem in problems:
         _show_problem(problem)
+
+
+def show_others(jobs: Iterable[JobOverview], orphans: Sequence[Orphan]) -> None:
+    """Print whose plans are in force instead of this machine's, and what nobody provides."""
+    superseded = [job for job in jobs if job.superseded]
+    if superseded:
+        say("", "Superseded: this machine's plan is not in force")
+        say(*(paragraph(f"{job.plan.id}: {job.superseded}", "  ") for job in superseded))
+    if orphans:
+        say("", "Orphaned: no live scheduler provides them, their history is kept")
+        say(*(f"  {one_line(orphan.id)}" for orphan in orphans))
 
 
 def _show_problem(problem: Problem) -> None:
