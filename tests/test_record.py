@@ -310,8 +310,18 @@ def test_there_is_room_for_twice_the_free_workers_and_for_none_after_the_close(s
     rig.clock.advance(0.1)
     rig.recorder.step()
     assert rig.recorder.room() == 12  # four run
+    rig.recorder.began()
+    assert rig.recorder.room() == 13  # one more for each just begun
     rig.recorder.close()
     assert rig.recorder.room() == 0
+
+
+def test_what_waits_for_a_later_time_takes_no_room(store):
+    plan = make_plan(schedule="0 0 * * * *", splay=timedelta(hours=1))
+    rig = Rig(store, plan, size=10)
+    rig.tick(3600)
+    assert rig.started == []
+    assert rig.recorder.room() == 20
 
 
 def test_after_close_nothing_is_gated_and_the_unstarted_come_back(store):
