@@ -121,6 +121,16 @@ class Claimer:
             and is_older(plan.version, standing.version)
         )
 
+    def _prevails(self, standing: Standing) -> bool:
+        """Return whether nobody alive has the plan in force, or one of an older version.
+
+        The latter, for this node's lease may have run out without its death.
+        """
+        plan = self._plans[standing.id].extension
+        return standing.node is None or (
+            standing.distribution == plan.distribution and is_older(standing.version, plan.version)
+        )
+
     def _take_on(self, ids: Collection[str], stands_by: Callable[[Standing], bool]) -> None:
         """Put the plans of these jobs in force, but for those where this node `stands_by`.
 
@@ -180,10 +190,10 @@ class Claimer:
         for id_, standing in found.items():
             in_force = standing.fingerprint == self._fingerprints[id_]
             self._follow(id_, standing.next_tick, in_force=in_force)
-            if not in_force and standing.node is None:
+            if not in_force and self._prevails(standing):
                 free.append(id_)
         for start in range(0, len(free), _BATCH):
-            self._take_on(free[start : start + _BATCH], lambda other: other.node is not None)
+            self._take_on(free[start : start + _BATCH], lambda other: not self._prevails(other))
         self._schedulers = schedulers
         self._reviewed = self._clock.monotonic()
 

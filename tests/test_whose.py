@@ -145,6 +145,18 @@ def test_who_stands_by_takes_the_job_when_the_lease_of_its_holder_has_run_out(st
     assert old.ticks()
 
 
+def test_a_newer_version_that_was_taken_for_dead_has_its_jobs_back_when_it_wakes(store, clock):
+    old = Node(store, clock, each_second()).start()
+    new = Node(store, clock, even_seconds(), version="2.0").start()
+    pass_time(clock, 2 * LEASE_S, old)
+    assert old.ticks()
+    pass_time(clock, LEASE_S, old, new)
+    assert new.ticks()[-1] == clock.now()
+    before = len(old.ticks())
+    pass_time(clock, 10, old, new)
+    assert len(old.ticks()) == before
+
+
 def test_who_started_while_a_newer_plan_was_held_takes_the_job_too(store, clock):
     new = Node(store, clock, even_seconds(), version="2.0").start()
     old = Node(store, clock, each_second()).start()
