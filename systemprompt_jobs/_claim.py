@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
-import importlib.metadata
+import sys
 import uuid
-import zoneinfo
 from collections import deque
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._calendar import splay
+from ._clock import boot_id
 from ._doubt import Doubt
 from ._schedule import Agenda, Decision, Pause, Policy, Stretch, decide
 from ._store import control as control_rows
 from ._store import jobs as job_rows
+from ._store import plans as plan_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
+from ._whose import fingerprint, is_older, set_hash, whole_seconds
 from .model import CatchUp, Problem, State, Trigger
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
     from ._store import Store, StoreClock
     from ._store.jobs import JobRow
+    from ._store.plans import Standing
     from .interfaces import Schedule
     from .model import Node, Plan, Run
 
@@ -56,43 +55,23 @@ _BATCH = 1000
 """Jobs per claiming transaction."""
 
 _BUSY_WAIT_S = 0.05
-"""Look again this soon at jobs whose rows another node has just locked."""
+"""Look again this soon at jobs whose rows another node has just locked, or without room."""
 
-
-def fingerprint(plan: Plan) -> str:
-    """Return what two plans share exactly when they have the same ticks and policies.
-
-    A disabled job has no ticks, whatever its schedule.
-    """
-    schedule = plan.schedule.text if plan.enabled and plan.schedule else ""
-    window = _whole_seconds(plan.catchup_window)
-    parts = (
-        *(schedule, plan.timezone, plan.overlap, plan.splay, plan.catch_up, window),
-        _zone_data_version(),
-    )
-    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:16]
-
-
-def _whole_seconds(duration: timedelta) -> int:
-    return max(1, round(duration.total_seconds()))
-
-
-@functools.cache
-def _zone_data_version() -> str:
-    """Return the version of the zone data that zoneinfo reads: the system's, else tzdata's."""
-    for folder in zoneinfo.TZPATH:
-        with contextlib.suppress(OSError):
-            return Path(folder, "tzdata.zi").read_text("ascii").partition("\n")[0]
-    return importlib.metadata.version("tzdata")
+PATIENCE = timedelta(milliseconds=100)
+"""A tick that is due for longer and finds no room here may be taken by any node."""
 
 
 class Claimer:
-    """Claims the due ticks of this node's plans.
+    """Claims the due ticks of this node's plans, as far as they are in force.
 
     `lease_until` tells the end of a lease taken now; `took` receives the rows of one
-    transaction: claimed runs, and stretches that were missed or paused; `failed` a job whose
-    schedule raises, or whose clock was wrong; `resumed` the jobs whose pauses have ended by
-    themselves.
+    transaction: claimed and pending runs, and stretches that were missed or paused; `failed` a
+    job whose schedule raises, or whose clock was wrong; `resumed` the jobs whose pauses have
+    ended by themselves; `room` tells how many runs this node can make use of. Beyond that it
+    leaves ticks to the other live schedulers.
+
+    Where another plan is in force for a job, this node stands by: every third of a lease it
+    looks whether a live scheduler still has that plan.
     """
 
     def __init__(
@@ -105,7 +84,11 @@ class Claimer:
         took: Callable[[list[Run]], None],
         failed: Callable[[Problem], None],
         resumed: Callable[[list[JobRow]], None] = lambda _rows: None,
+        *,
+        room: Callable[[], int],
+        lease_s: float,
     ) -> None:
+        self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
         self._fingerprints = {plan.id: fingerprint(plan) for plan in self._plans.values()}
         self._node = node
@@ -116,6 +99,12 @@ class Claimer:
         self._resumed = resumed
         self._newest = clock.now()
         self._ahead: set[str] = set()
+        self._room = room
+        self._review_s = lease_s / 3
+        self._reviewed = float("-inf")
+        self._boot = boot_id() if store.one_host else ""
+        self._schedulers: frozenset[tuple[str, bool]] | None = None
+        self._superseded: set[str] = set()
         self._agenda = Agenda()
         self._broken: set[str] = set()
         self._busy = False
@@ -123,34 +112,106 @@ class Claimer:
         self._freed: deque[str] = deque()
         self._doubt = Doubt(store)
 
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """What tells this node's plans from those of others, by job id."""
+        return self._fingerprints
+
     def install(self, parse: Callable[[str, str], Schedule]) -> None:
-        """Write this node's plans over those in the database and fill the agenda.
+        """Put this node's plans in force and fill the agenda.
+
+        A plan that a live scheduler has, and that came with a higher version of the same
+        distribution, stays. `parse` reads the schedules of plans that are replaced.
+        """
+        self._parse = parse
+        self._take_on(self._plans, self._yields)
+
+    def _yields(self, standing: Standing) -> bool:
+        plan = self._plans[standing.id].extension
+        return (
+            standing.node is not None
+            and standing.distribution == plan.distribution
+            and is_older(plan.version, standing.version)
+        )
+
+    def _prevails(self, standing: Standing) -> bool:
+        """Return whether nobody alive has the plan in force, or one of an older version.
+
+        The latter, for this node's lease may have run out without its death.
+        """
+        plan = self._plans[standing.id].extension
+        return standing.node is None or (
+            standing.distribution == plan.distribution and is_older(standing.version, plan.version)
+        )
+
+    def _take_on(self, ids: Collection[str], stands_by: Callable[[Standing], bool]) -> None:
+        """Put the plans of these jobs in force, but for those where this node `stands_by`.
 
         The ticks that were due under another plan are settled under that plan first, in the
-        same transaction; `parse` reads its schedule. After a StoreError it may be called again.
+        same transaction. After a StoreError it may be called again.
         """
         self._settle_doubt()
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
-            job_rows.add_missing(connection, [self.row(plan) for plan in self._plans.values()])
-            rows = job_rows.lock(connection, self._plans, skip_locked=False)
+            job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in ids])
+            rows = job_rows.lock(connection, ids, skip_locked=False)
             rows |= self._inherit(connection, rows, now)
-            settled = [
-                (id_, decision)
-                for id_, row in rows.items()
-                if row.next_tick and row.next_tick <= now and not self._continues(row)
-                for decision in self._settle(row, parse, now)
-            ]
-            claimed = self._record(connection, settled, now)
-            next_ticks = {id_: self._next_tick(row, now) for id_, row in rows.items()}
+            standing = self._standing(connection, rows)  # of now: nobody else decides meanwhile
+            taken = {id_: row for id_, row in rows.items() if not stands_by(standing[id_])}
+            claimed = self._record(connection, self._settled(taken, now), now, self._share())
+            next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
                 [self.row(self._plans[id_]) | {"next_tick": n} for id_, n in next_ticks.items()],
             )
-        for id_, tick in next_ticks.items():
-            odd = rows[id_].paused_at or _is_ahead(rows[id_], now)
-            self._agenda.set(id_, now if odd else tick)
+        for id_, row in rows.items():
+            in_force = id_ in taken or self._owns(row)
+            odd = row.paused_at or _is_ahead(row, now)
+            tick = now if odd else next_ticks.get(id_, row.next_tick)
+            self._follow(id_, tick, in_force=in_force)
         self._took(claimed)
+
+    def _settled(self, rows: Mapping[str, JobRow], now: datetime) -> list[tuple[str, Decision]]:
+        return [
+            (id_, decision)
+            for id_, row in rows.items()
+            if row.next_tick and row.next_tick <= now and not self._continues(row)
+            for decision in self._settle(row, now)
+        ]
+
+    def _follow(self, id_: str, tick: datetime | None, *, in_force: bool) -> None:
+        """Have a job on the agenda, or stand by while another plan is in force for it."""
+        if in_force:
+            self._superseded.discard(id_)
+        else:
+            self._superseded.add(id_)
+        self._agenda.set(id_, tick if in_force else None)
+
+    def _standing(self, connection: Connection, ids: Iterable[str]) -> dict[str, Standing]:
+        lease_now, me = self._clock.lease_now(), self._node.id
+        return plan_rows.standing(connection, ids, lease_now, self._boot, but=me)
+
+    def _review(self) -> None:
+        """Look whether the holders of plans that replaced ours have gone, and take those on.
+
+        Plans are compared anew only where schedulers have come or gone.
+        """
+        with self._store.read() as connection:
+            lease_now = self._clock.lease_now()
+            schedulers = plan_rows.schedulers(connection, lease_now, self._boot)
+            if schedulers != self._schedulers:
+                self._superseded |= plan_rows.replaced(connection, set_hash(self._fingerprints))
+            found = self._standing(connection, self._superseded)
+        free = []
+        for id_, standing in found.items():
+            in_force = standing.fingerprint == self._fingerprints[id_]
+            self._follow(id_, standing.next_tick, in_force=in_force)
+            if not in_force and self._prevails(standing):
+                free.append(id_)
+        for start in range(0, len(free), _BATCH):
+            self._take_on(free[start : start + _BATCH], lambda other: not self._prevails(other))
+        self._schedulers = schedulers
+        self._reviewed = self._clock.monotonic()
 
     def row(self, plan: Plan) -> dict[str, Any]:
         """Return the job row of a plan of this node that no scheduler has taken on yet."""
@@ -161,10 +222,10 @@ class Claimer:
     ) -> dict[str, JobRow]:
         """Pause new jobs whose former names are paused: a renaming is no resuming."""
         former = {
-            f"{plan.extension.name}:{alias}": id_
-            for id_, plan in self._plans.items()
-            for alias in plan.job.aliases
-            if not rows[id_].revision and not rows[id_].paused_at
+            f"{self._plans[id_].extension.name}:{alias}": id_
+            for id_, row in rows.items()
+            if not row.revision and not row.paused_at
+            for alias in self._plans[id_].job.aliases
         }
         paused = [
             replace(
@@ -197,9 +258,7 @@ class Claimer:
             return row.next_tick
         return plan.schedule.next(max(now, row.last_tick or now))
 
-    def _settle(
-        self, row: JobRow, parse: Callable[[str, str], Schedule], now: datetime
-    ) -> Iterator[Decision]:
+    def _settle(self, row: JobRow, now: datetime) -> Iterator[Decision]:
         """Decide on what was due under a plan that is being replaced."""
         runs = self._plans[row.id].enabled and not row.is_paused(now)
         pause = _pause(row, now + timedelta.resolution)
@@ -209,7 +268,8 @@ class Claimer:
                 # One at a time is over with the plan, so of `all` the newest tick runs.
                 kept = CatchUp(row.catch_up) if row.catch_up != CatchUp.ALL else CatchUp.LATEST
                 policy = Policy(kept, timedelta(seconds=row.catchup_window))
-                decision = decide(parse(row.schedule, row.timezone), due, now, policy, pause)
+                schedule = self._parse(row.schedule, row.timezone)
+                decision = decide(schedule, due, now, policy, pause)
             except ValueError:  # of a syntax or policy that nothing here knows any more
                 decision = Decision(due, None, due, None)
                 runs = runs and pause is None
@@ -225,16 +285,38 @@ class Claimer:
             self._newest = now
         self._newest = max(self._newest, now)
         self._settle_doubt()
+        if self._plans and self._until_review() <= 0:
+            self._review()
         while self._freed:
             self._agenda.set(self._freed.popleft(), now)
-        due = self._agenda.due(now + AHEAD)
+        due = self._claimable(now)
         for start in range(0, len(due), _BATCH):
             self._took(self._claim(due[start : start + _BATCH]))
-        first = self._agenda.first()
+        return self._wait() if self._plans else None
+
+    def _until_review(self) -> float:
+        return self._reviewed + self._review_s - self._clock.monotonic()
+
+    def _claimable(self, now: datetime) -> list[str]:
+        """Return the jobs that are due and find room, or have waited for it long enough."""
+        due = self._agenda.due(now + AHEAD)
+        if not due or len(due) <= (room := self._share()):
+            return due
+        number = max(room, len(self._agenda.due(now - PATIENCE)))
+        self._busy = number < len(due)
+        return due[:number]
+
+    def _share(self) -> int:
+        """Return how many ticks to claim: as many as there is room for, all where nobody shares."""
+        live = sum(live for _, live in self._schedulers or ())
+        return sys.maxsize if live == 1 else self._room()
+
+    def _wait(self) -> float:
+        first, until = self._agenda.first(), self._until_review()
         if first is None:
-            return None
-        until = (first - AHEAD - self._clock.now()).total_seconds()
-        return min(max(until, _BUSY_WAIT_S if self._busy else 0.0), _LONGEST_WAIT_S)
+            return max(until, 0.0)
+        due = (first - AHEAD - self._clock.now()).total_seconds()
+        return min(max(due, _BUSY_WAIT_S if self._busy else 0.0), max(until, 0.0), _LONGEST_WAIT_S)
 
     def look(self, job_ids: Iterable[str]) -> None:
         """Look at these jobs at the next step: somebody has changed them. Any thread may call."""
@@ -243,7 +325,7 @@ class Claimer:
     def ended(self, run: Run) -> bool:
         """Note that a run has ended; return whether a tick waits for that. Any thread may call."""
         if run.job_id not in self._held_back:
-            return False
+            return self._busy
         self._freed.append(run.job_id)
         return True
 
@@ -259,27 +341,30 @@ class Claimer:
             now = self._clock.read(connection)
             awake = {id_: row for id_, row in rows.items() if not row.is_paused(now + AHEAD)}
             held_back = self._hold_back(connection, awake, now)
+            room = self._share()
             for id_ in due:
                 row = awake.get(id_)
-                if row and id_ not in held_back and self._is_due(row, now):
+                horizon = now + AHEAD if len(decisions) < room else now - PATIENCE
+                if row and id_ not in held_back and self._is_due(row, horizon):
                     decision = self._decide(row, now)
                     if decision is not None:
                         decisions[id_] = decision
-            claimed = self._record(connection, decisions.items(), now)
+            claimed = self._record(connection, list(decisions.items()), now, room)
             over = [row for row in awake.values() if self._is_over(row, decisions.get(row.id))]
             control_rows.forget_pauses(connection, [row.id for row in over])
         self._resumed([row for row in over if row.by is not None])
         self._warn_of_clocks(rows, now)
-        self._busy |= len(rows) < len(due)
+        self._busy |= len(decisions) < len(due)
         for id_ in due:
             if id_ in decisions:
                 self._agenda.set(id_, decisions[id_].next)
             elif id_ in rows:  # another node was faster, or the plan is not ours any more
-                self._agenda.set(id_, self._look_at(rows[id_], now))
+                tick = self._look_at(rows[id_], now)
+                self._follow(id_, tick, in_force=self._owns(rows[id_]))
         return claimed
 
-    def _is_due(self, row: JobRow, now: datetime) -> bool:
-        return self._owns(row) and row.next_tick is not None and row.next_tick <= now + AHEAD
+    def _is_due(self, row: JobRow, horizon: datetime) -> bool:
+        return self._owns(row) and row.next_tick is not None and row.next_tick <= horizon
 
     def _is_over(self, row: JobRow, decision: Decision | None) -> bool:
         """Return whether all ticks up to the end of a job's pause are settled."""
@@ -303,7 +388,7 @@ class Claimer:
 
     def _look_at(self, row: JobRow, now: datetime) -> datetime | None:
         """Return when to look at a job that was not claimed."""
-        if not self._owns(row) or row.id in self._broken:
+        if row.id in self._broken:
             return None
         if row.is_paused(now + AHEAD):
             later = now + _PAUSED_LOOK
@@ -317,7 +402,8 @@ class Claimer:
         late = [
             row.id
             for row in rows.values()
-            if self._plans[row.id].catch_up is CatchUp.ALL and self._is_due(row, now - _LATE)
+            if self._plans[row.id].catch_up is CatchUp.ALL
+            and self._is_due(row, now + AHEAD - _LATE)
         ]
         found = run_rows.unfinished(connection, late)
         self._held_back.difference_update(rows)
@@ -342,8 +428,13 @@ class Claimer:
         return row.fingerprint == self._fingerprints[row.id]
 
     def _record(
-        self, connection: Connection, decisions: Collection[tuple[str, Decision]], now: datetime
+        self,
+        connection: Connection,
+        decisions: Sequence[tuple[str, Decision]],
+        now: datetime,
+        room: int,
     ) -> list[Run]:
+        """Write what was decided; of the runs, those for which there is `room` are ours."""
         never_run = run_rows.add(
             connection,
             [
@@ -356,14 +447,15 @@ class Claimer:
                 if stretch is not None
             ],
         )
-        runs = run_rows.add(
-            connection,
-            [
-                self._claimed(self._plans[id_], decision.run, decision.next, now)
-                for id_, decision in decisions
-                if decision.run is not None
-            ],
-        )
+        due = [
+            self._due(self._plans[id_], decision.run, decision.next, now)
+            for id_, decision in decisions
+            if decision.run is not None
+        ]
+        mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
+        for row in due[: max(0, room)]:
+            row.update(mine)
+        runs = run_rows.add(connection, due)
         job_rows.advance(
             connection,
             [
@@ -373,18 +465,17 @@ class Claimer:
         )
         return self._doubt.wrote(runs + never_run)
 
-    def _claimed(
+    def _due(
         self, plan: Plan, tick: datetime, following: datetime | None, now: datetime
     ) -> dict[str, Any]:
         values = run_values(plan, f"t:{micros(tick)}", Trigger.SCHEDULE, now)
         limit = min(plan.splay, following - tick) if following else plan.splay
         return {
             **values,
+            "state": State.PENDING,
             "tick_at": tick,
             "available_at": tick + splay(plan.id, tick, limit),
             "available_until": tick + plan.splay + plan.catchup_window,
-            "node": self._node.id,
-            "lease_until": self._lease_until(),
         }
 
     def _stretch(
@@ -416,7 +507,7 @@ def job_row(plan: Plan, owner: str) -> dict[str, Any]:
         "distribution": plan.extension.distribution,
         "version": plan.extension.version,
         "catch_up": plan.catch_up,
-        "catchup_window": _whole_seconds(plan.catchup_window),
+        "catchup_window": whole_seconds(plan.catchup_window),
         "next_tick": None,
     }
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from ._clock import boot_id
 from ._doubt import Doubt
 from ._store import nodes as node_rows
+from ._store import plans as plan_rows
 from ._store import runs as run_rows
+from ._whose import set_hash
 from .model import Report, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Mapping
 
     from ._observe import Observer
     from ._store import Store, StoreClock
@@ -40,7 +42,7 @@ class Keeper:
         clock: StoreClock,
         lease_s: float,
         *,
-        job_ids: Collection[str],
+        fingerprints: Mapping[str, str],
         held: Callable[[], list[tuple[int, int]]],
         room: Callable[[], int],
         took: Callable[[list[Run]], None],
@@ -51,7 +53,8 @@ class Keeper:
         self._node = node
         self._clock = clock
         self._lease_s = lease_s
-        self._job_ids = job_ids
+        self._fingerprints = fingerprints
+        self._job_set = set_hash(fingerprints)
         self._held = held
         self._room = room
         self._took = took
@@ -60,8 +63,14 @@ class Keeper:
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
         self._doubt = Doubt(store)
+        self._crowded = False
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether pending runs may wait until this node has room for them."""
+        return self._crowded
 
     def lease_until(self) -> int:
         """Return the end of a lease taken now, in the microseconds of `StoreClock.lease_now`."""
@@ -71,8 +80,8 @@ class Keeper:
         """Return whether this node's lease still holds."""
         return self._clock.monotonic() < self._renewed + self._lease_s
 
-    def join(self, kind: str, workers: int, job_set: str) -> None:
-        """Register the node. `kind` is `scheduler` or `command`."""
+    def join(self, kind: str, workers: int) -> None:
+        """Register the node, then its jobs. `kind` is `scheduler` or `command`."""
         sent = self._clock.monotonic()
         with self._store.write() as connection:
             now = self._clock.read(connection)
@@ -85,7 +94,7 @@ class Keeper:
                     "boot": self._boot,
                     "kind": kind,
                     "version": self._node.version,
-                    "job_set": job_set,
+                    "job_set": self._job_set,
                     "workers": workers,
                     "clock_offset": self._clock.offset,
                     "started": now,
@@ -93,6 +102,9 @@ class Keeper:
                     "lease_until": self.lease_until(),
                 },
             )
+        # Not before its node can be seen: sets that no node names are pruned.
+        with self._store.write() as connection:
+            plan_rows.add_set(connection, self._job_set, self._fingerprints)
         self._renewed = sent
         self._compare_clocks()
 
@@ -117,11 +129,13 @@ class Keeper:
 
     def _beat(self) -> None:
         sent = self._clock.monotonic()
-        with self._store.write() as connection:
+        with self._doubt.write() as connection:
             now = self._clock.read(connection)
             node_rows.beat(connection, self._node.id, now, self.lease_until(), self._clock.offset)
             run_rows.renew(connection, self._held(), self.lease_until())
+            given_up = self._doubt.wrote(run_rows.give_up_pending(connection, now))
         self._renewed = sent
+        self._tell(given_up)
         self._compare_clocks()
 
     def _compare_clocks(self) -> None:
@@ -145,20 +159,22 @@ class Keeper:
         self._tell(lost)
 
     def _take_pending(self) -> None:
-        now, room = self._clock.now(), self._room()
-        if room <= 0:
+        room, crowded = self._room(), self._crowded
+        self._crowded = room <= 0
+        if self._crowded:
             return
-        with self._store.read() as connection:
-            if not run_rows.any_pending(connection, now):
-                return
+        if not crowded:  # else there are more, most likely
+            with self._store.read() as connection:
+                if not run_rows.any_pending(connection, self._job_set, self._clock.now()):
+                    return
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
-            given_up = run_rows.give_up_pending(connection, now)
             runs = run_rows.take_pending(
-                connection, self._job_ids, self._node.id, now, self.lease_until(), room
+                connection, self._job_set, self._node.id, now, self.lease_until(), room
             )
-            self._doubt.wrote(given_up + runs)
-        self._tell(given_up + runs)
+            self._doubt.wrote(runs)
+        self._tell(runs)
+        self._crowded = len(runs) == room
 
     def _tell(self, runs: list[Run]) -> None:
         """Hand on what a transaction has written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import socket
@@ -15,6 +14,7 @@ import structlog
 from ._claim import Claimer, manual_key, run_values
 from ._doubt import twice
 from ._keep import Keeper
+from ._listen import Listener
 from ._loop import Loop
 from ._observe import DRAIN_S, Observer
 from ._record import Recorder, cancelled
@@ -23,6 +23,7 @@ from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
 from ._watch import Watch
+from ._whose import fingerprint
 from .errors import StoreError
 from .model import Health, Node, Run, State, Trigger
 
@@ -80,7 +81,7 @@ class LiveNode:
             self.node,
             clock,
             lease_s,
-            job_ids=self._plans,
+            fingerprints={plan.id: fingerprint(plan) for plan in self._plans.values()},
             held=lambda: self._recorder.held(),  # noqa: PLW0108  # made below
             room=lambda: self._recorder.room() if self._ticking else 0,
             took=self._took,
@@ -107,9 +108,13 @@ class LiveNode:
             self._took,
             lambda problem: self._observer.put("plugin_failed", problem=problem),
             self._resumed,
+            # What has waited longer, here or elsewhere, comes first.
+            room=lambda: 0 if self._keeper.crowded else self._recorder.room(),
+            lease_s=lease_s,
         )
         self._record_loop = Loop("record", self._recorder.step, clock)
         self._keep_loop = Loop("keep", self._keeper.step, clock)
+        self._listener = Listener(store, self._keep_loop.wake, lease_s / 3)
         self._claim_loop = Loop("claim", self._claimer.step, clock)
         self._loops = (self._record_loop, self._keep_loop, self._claim_loop)
         self._stopping = False
@@ -130,16 +135,14 @@ class LiveNode:
         twice(self._claimer.step)
         self._start_up()
         self._claim_loop.start()
+        self._listener.start()
 
     def start_waiting(self) -> None:
         """Join for runs by hand only."""
         self._join("command")
 
     def _join(self, kind: str) -> None:
-        digest = hashlib.sha256("\n".join(sorted(self._plans)).encode()).hexdigest()[:16]
-        with self._store.write() as connection:
-            job_rows.add_job_set(connection, digest, sorted(self._plans))
-        self._keeper.join(kind, self._executor.size, digest)
+        self._keeper.join(kind, self._executor.size)
         self._observer.start()
         self._record_loop.start()
         self._keep_loop.start()
@@ -210,13 +213,17 @@ class LiveNode:
         return answer
 
     def _took(self, rows: Sequence[Run]) -> None:
+        due = []
         for run in rows:
             if run.state in {State.MISSED, State.SKIPPED}:
                 self._observer.put(f"tick_{run.state}", run=run)
-        claimed = [run for run in rows if run.state is State.CLAIMED]
+            else:
+                due.append(run)
         now = self._clock.now()
-        self._caught_up |= {run.job_id for run in claimed if run.tick and run.tick <= now}
-        self._recorder.offer(claimed)
+        self._caught_up |= {run.job_id for run in due if run.tick and run.tick <= now}
+        self._recorder.offer(run for run in due if run.state is State.CLAIMED)
+        if any(run.state is State.PENDING for run in due):
+            self._keep_loop.wake()
 
     def _look(self) -> None:
         if self._watch is not None:
@@ -249,6 +256,8 @@ class LiveNode:
     def _ended(self, run: Run) -> None:
         if self._claimer.ended(run):
             self._claim_loop.wake()
+        if self._keeper.crowded:
+            self._keep_loop.wake()
         answer = self._awaited.pop(run.id, None)
         if answer is not None:
             answer.put(run)
@@ -261,6 +270,7 @@ class LiveNode:
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
+            self._listener.stop()
         unstarted = self._recorder.close()
         if unstarted:
             self._settle(lambda: self._give_back(unstarted))

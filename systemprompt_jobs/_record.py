@@ -6,7 +6,7 @@ import heapq
 import threading
 from collections import deque
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,9 @@ More would start sooner under load, and lose more unstarted runs to a `kill -9`.
 """
 
 _LONGEST_WAIT_S = 1.0
+
+_SOON = timedelta(seconds=1)
+"""What is due later than this needs no worker yet."""
 
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
 
@@ -110,11 +113,18 @@ class Recorder:
         return [(run.id, run.fence) for run in runs]
 
     def room(self) -> int:
-        """Return how many more runs this node can make use of: twice its free workers."""
+        """Return how many more runs this node can make use of: twice its free workers.
+
+        And as many as were started in the last `WINDOW_S`. Those that wait for a later time,
+        because of a splay, need no worker yet.
+        """
+        soon = self._clock.reached() + _SOON
         with self._lock:
             if self._closed:
                 return 0
-            return 2 * (self._size - len(self._started)) - len(self._waiting) - len(self._gating)
+            free = max(0, self._size - len(self._started))
+            waiting = sum(due <= soon for due, _, _ in self._waiting) + len(self._gating)
+            return 2 * free + self._window() - waiting
 
     def running(self) -> list[Run]:
         """Return the runs whose function has been started and has not reported yet."""
@@ -155,10 +165,13 @@ class Recorder:
     def _room(self) -> int:
         if self._closed or not self._may_start():
             return 0
+        return self._size + self._window() - len(self._started) - len(self._gating)
+
+    def _window(self) -> int:
         horizon = self._clock.monotonic() - WINDOW_S
         while self._recent and self._recent[0] < horizon:
             self._recent.popleft()
-        return self._size + len(self._recent) - len(self._started) - len(self._gating)
+        return len(self._recent)
 
     def _write(self, reports: list[tuple[Run, Report]], ready: list[Run]) -> None:
         """Commit one group. What fails to commit stays where it is and is tried again."""

@@ -32,12 +32,14 @@ from .model import (
     Job,
     JobOverview,
     NodeOverview,
+    Orphan,
     PauseOverview,
     Plan,
     Problem,
     Run,
     SchedulerOverview,
     State,
+    Superseding,
 )
 
 if TYPE_CHECKING:
@@ -45,11 +47,14 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from sqlalchemy import Connection
+
     from ._context import Resources
     from ._control import Control
     from ._explain import Evidence
     from ._node import LiveNode
     from ._store import Store
+    from ._store.plans import Standing
     from .interfaces import Clock, Executor, Schedule
 
 BUILT_IN = ("intervals", "threads", "logs")
@@ -450,12 +455,57 @@ class Runtime:
 
     def jobs(self) -> list[JobOverview]:
         """Return every job with its next tick and newest run, in the order of their ids."""
-        last, pauses, held = self._last_runs(), self.pauses(), self.held()
+        last, others = self._last_runs(), self._plans_of_others()
+        pauses, held = self.pauses(), self.held()
         now = self._clock.now()
         return [
-            _overview(plan, last.get(plan.id), pauses.get(plan.id), held.get(plan.id), now)
+            _overview(
+                plan,
+                last.get(plan.id),
+                others.get(plan.id),
+                pauses.get(plan.id),
+                held.get(plan.id),
+                now,
+            )
             for plan in sorted(self.plans, key=lambda plan: plan.id)
         ]
+
+    def _plans_of_others(self) -> Mapping[str, Standing]:
+        """Return the plans in force that are held by a live node and are not this machine's."""
+        from ._store import plans as plan_rows
+        from ._whose import fingerprint
+
+        if not self._readable():
+            return {}
+        mine = {plan.id: fingerprint(plan) for plan in self.plans if plan.problem is None}
+        with self._store.read() as connection:
+            found = plan_rows.standing(connection, mine, *self._lease_now(connection))
+        return {
+            id_: other
+            for id_, other in found.items()
+            if other.node is not None and other.fingerprint != mine[id_]
+        }
+
+    def orphans(self) -> list[Orphan]:
+        """Return the jobs of the database that neither a live node nor this machine has."""
+        from ._store import plans as plan_rows
+        from ._store import queries
+
+        if not self._readable():
+            return []
+        mine = {id_ for plan in self.plans for id_ in self._ids(plan.id) or ()}
+        with self._store.read() as connection:
+            known = queries.next_ticks(connection).keys() - mine
+            if known:
+                known -= plan_rows.provided(connection, *self._lease_now(connection))
+            last = queries.last_runs(connection) if known else {}
+        return [Orphan(id_, last.get(id_)) for id_ in sorted(known)]
+
+    def _lease_now(self, connection: Connection) -> tuple[int, str]:
+        """Return what tells whether a lease has run out: the time, and this host's boot."""
+        clock = self._store.clock(self._clock)
+        clock.read(connection)
+        return clock.lease_now(), boot_id() if self._store.one_host else ""
 
     def _last_runs(self) -> Mapping[str, Run]:
         from ._store import queries
@@ -485,7 +535,7 @@ class Runtime:
         within the minute before. Raises UnknownJobError, AmbiguousJobError and StoreError.
         """
         from . import _explain
-        from ._claim import fingerprint
+        from ._whose import fingerprint
 
         plan, now = self.find(name), self._clock.now()
         known = self._evidence(plan, at, now)
@@ -586,16 +636,15 @@ class Runtime:
             degraded=self.degraded,
             pauses=tuple(self.pauses().values()),
             held=self.held(),
+            orphaned=tuple(self.orphans()),
         )
 
     def _nodes_and_counts(self) -> tuple[tuple[NodeOverview, ...], Mapping[str, int]]:
         from ._store import nodes, queries
 
-        clock = self._store.clock(self._clock)
-        boot = boot_id() if self._store.one_host else ""
         with self._store.read() as connection:
-            now = clock.read(connection)
-            live = nodes.live(connection, clock.lease_now(), boot)
+            now = self._store.clock(self._clock).read(connection)
+            live = nodes.live(connection, *self._lease_now(connection))
             counts = queries.counts_since(connection, now - timedelta(days=1))
         overview = tuple(
             NodeOverview(row.id, row.version, row.workers, row.started, row.heartbeat)
@@ -624,18 +673,23 @@ def _names(plan: Plan) -> set[str]:
 def _overview(
     plan: Plan,
     last: Run | None,
+    other: Standing | None,
     pause: PauseOverview | None,
     held_until: datetime | None,
     now: datetime,
 ) -> JobOverview:
+    by = None
     settled = max(now, held_until or now)
-    if pause is None:
-        next_tick = _next_tick(plan, settled)
-    elif pause.until is None:
+    if pause is not None and pause.until is None:
         next_tick = None
-    else:  # a tick at the very end of the pause runs
+    elif other is not None:
+        by = Superseding(other.distribution, other.version, other.node or "", other.schedule)
+        next_tick = other.next_tick
+    elif pause is not None and pause.until is not None:  # a tick at the very end of it runs
         next_tick = _next_tick(plan, max(settled, pause.until - timedelta.resolution))
-    return JobOverview(plan, next_tick, last, pause, held_until)
+    else:
+        next_tick = _next_tick(plan, settled)
+    return JobOverview(plan, next_tick, last, pause, held_until, by)
 
 
 def _next_tick(plan: Plan, after: datetime) -> datetime | None:

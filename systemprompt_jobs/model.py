@@ -387,11 +387,25 @@ class PauseOverview:
 
 
 @dataclass(frozen=True, slots=True)
+class Superseding:
+    """The plan that is in force instead of this machine's, and a live node that has it."""
+
+    distribution: str
+    version: str
+    node: str
+    schedule: str
+
+    def __str__(self) -> str:
+        origin = f"{self.distribution} {self.version}".strip() or "another plan"
+        return f"superseded by {origin} on node {self.node}"
+
+
+@dataclass(frozen=True, slots=True)
 class JobOverview:
     """A job's plan, its next tick (None: it has none) and its newest run, if any.
 
     `held_until` is set where a clock was wrong: the job's ticks are settled up to that time, more
-    than an hour from now.
+    than an hour from now. Where `superseded` says that another plan is in force, the tick is that plan's.
     """
 
     plan: Plan
@@ -399,6 +413,15 @@ class JobOverview:
     last_run: Run | None
     pause: PauseOverview | None = None
     held_until: datetime | None = None
+    superseded: Superseding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A job in the database that neither a live node nor this machine has."""
+
+    id: str
+    last_run: Run | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +439,7 @@ class NodeOverview:
 class SchedulerOverview:
     """The scheduler at a glance.
 
+    `orphaned` are jobs of the database that no plugin provides any more.
     `database` is the URL without its password. `counts` are the runs created in the last
     24 hours by state. `running` and `troubled` (failed, lost, missed …) are newest first.
     `pauses` and `held` (job id → the time it waits for) include jobs that are not installed.
@@ -432,3 +456,4 @@ class SchedulerOverview:
     degraded: tuple[Problem, ...] = ()
     pauses: tuple[PauseOverview, ...] = ()
     held: Mapping[str, datetime] = field(default_factory=lambda: EMPTY)
+    orphaned: tuple[Orphan, ...] = ()

@@ -38,13 +38,13 @@ class Node:
             self.node,
             clock,
             LEASE_S,
-            job_ids={"ext:cleanup"},
+            fingerprints={"ext:cleanup": "x"},
             held=lambda: self.held,
             room=lambda: self.room,
             took=self.taken.extend,
             observer=self.calls,
         )
-        self.keeper.join("scheduler", 10, "set")
+        self.keeper.join("scheduler", 10)
 
     def hold(self, trigger=Trigger.SCHEDULE, *, running=False, name="cleanup"):
         """Insert a run that this node has claimed, and start it if asked."""
@@ -292,7 +292,7 @@ def test_a_tick_that_no_node_took_within_its_window_is_missed(store, clock):
     clock.advance(24 * 3600)
     alive.keeper.step()
     assert alive.run_of(run).state is State.PENDING
-    clock.advance(1)
+    clock.advance(LEASE_S / 3)
     alive.keeper.step()
     ended = alive.run_of(run)
     assert (ended.state, ended.finished) == (State.MISSED, clock.now())

@@ -12,6 +12,7 @@ from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._claim import Claimer
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._record import WINDOW_S, Recorder
+from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, slot
@@ -50,6 +51,8 @@ class Rig:
             lambda: 0,
             self.recorder.offer,
             failed=None,
+            room=lambda: 10_000,
+            lease_s=30.0,
         )
         self.claimer.install(parse)
 
@@ -307,8 +310,18 @@ def test_there_is_room_for_twice_the_free_workers_and_for_none_after_the_close(s
     rig.clock.advance(0.1)
     rig.recorder.step()
     assert rig.recorder.room() == 12  # four run
+    rig.recorder.began()
+    assert rig.recorder.room() == 13  # one more for each just begun
     rig.recorder.close()
     assert rig.recorder.room() == 0
+
+
+def test_what_waits_for_a_later_time_takes_no_room(store):
+    plan = make_plan(schedule="0 0 * * * *", splay=timedelta(hours=1))
+    rig = Rig(store, plan, size=10)
+    rig.tick(3600)
+    assert rig.started == []
+    assert rig.recorder.room() == 20
 
 
 def test_after_close_nothing_is_gated_and_the_unstarted_come_back(store):
@@ -374,8 +387,9 @@ def test_a_splayed_run_starts_when_it_is_due_and_keeps_that_time_when_given_back
     (run,) = rig.recorder.close()
     with store.write() as connection:
         run_rows.give_back(connection, [(run.id, run.fence)], rig.clock.now())
-        assert run_rows.take_pending(connection, [run.job_id], "n", rig.clock.now(), 0, 9) == []
-        (again,) = run_rows.take_pending(connection, [run.job_id], "n", run.due, 0, 9)
+        plan_rows.add_set(connection, "set", {run.job_id: "x"})
+        assert run_rows.take_pending(connection, "set", "n", rig.clock.now(), 0, 9) == []
+        (again,) = run_rows.take_pending(connection, "set", "n", run.due, 0, 9)
     assert again.due == run.due > run.tick
 
 

@@ -11,7 +11,7 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import JSON
+from sqlalchemy import JSON, Text, cast, func, literal, select
 from sqlalchemy.dialects import postgresql
 
 from .schema import Instant, metadata, micros
@@ -19,7 +19,7 @@ from .schema import Instant, metadata, micros
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sqlalchemy import Connection, Dialect, Table
+    from sqlalchemy import Column, ColumnElement, Connection, Dialect, Table
 
 Names = tuple[str, ...]
 
@@ -98,6 +98,15 @@ def delete_many(connection: Connection, table: Table, key: str, keys: Iterable[A
             f"DELETE FROM {table.name} WHERE {_among(sqlite, table.name, key)}",  # noqa: S608
             (json.dumps(found),),
         )
+
+
+def among(connection: Connection, column: Column[Any], keys: Iterable[str]) -> ColumnElement[bool]:
+    """Say that a column is one of any number of texts, for statements that are built."""
+    sent = literal(json.dumps(list(keys)), Text)
+    if _is_sqlite(connection):
+        return column.in_(select(func.json_each(sent).table_valued("value").c.value))
+    texts = func.json_array_elements_text(cast(sent, postgresql.JSON)).column_valued("value")
+    return column.in_(select(texts))
 
 
 def _execute(

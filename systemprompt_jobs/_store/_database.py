@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..errors import StoreError, StoreUnusableError
-from ._postgresql import PostgreSQL
+from ._postgresql import News, PostgreSQL
 from ._sqlite import SQLite
 from .schema import schema_version
 
@@ -75,6 +75,11 @@ class Store:
     def revision(self) -> str | None:
         """Return which schema the database has, None for none. Raises StoreError."""
         return self._revision() if self.exists else None
+
+    def listen(self) -> News:
+        """Return a new connection that can hear what `announce` says; not on SQLite."""
+        assert isinstance(self.backend, PostgreSQL)  # noqa: S101  # the listener asked
+        return self.backend.listen(self._open())
 
     def prepare(self) -> None:
         """Create or migrate the database where needed. Raises StoreError."""

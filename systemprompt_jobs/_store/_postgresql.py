@@ -88,6 +88,13 @@ class PostgreSQL:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
 
+    def listen(self, engine: Engine) -> News:
+        """Return a connection of its own that can hear what `announce` says."""
+        pooled = engine.raw_connection()
+        connection = pooled.driver_connection
+        pooled.detach()
+        return News(connection)
+
     def lock_schema(self, connection: Connection) -> None:
         """Take the lock of migrations, which may take longer than any other statement."""
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
@@ -129,6 +136,53 @@ _MEANINGS: dict[str, tuple[type[StoreError], str]] = {
     "57P02": (StoreError, "has crashed"),
     "57P03": (StoreError, "is starting up or shutting down"),
 }
+
+
+_CHANNEL = "systemprompt_jobs"
+
+
+def announce(connection: Connection) -> None:
+    """Have all nodes look for work as soon as this transaction has been committed.
+
+    On SQLite they look once a second by themselves.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")
+
+
+class News:
+    """A connection that can `listen()`.
+
+    Then wait for its file to become readable, and ask what `came()`.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._heard = False
+
+    def listen(self) -> None:
+        """Begin to listen."""
+        self._connection.autocommit = True
+        self._connection.add_notify_handler(self._hear)
+        self._connection.execute(f"LISTEN {_CHANNEL}")
+
+    def _hear(self, _notify: object) -> None:
+        self._heard = True
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        number: int = self._connection.fileno()
+        return number
+
+    def came(self) -> bool:
+        """Return whether anything was said since; raises if the connection is broken."""
+        self._connection.execute("SELECT 1")
+        heard, self._heard = self._heard, False
+        return heard
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 _PATIENCE = timedelta(seconds=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, select, update
 
 from ._bulk import insert_many, select_many, update_many
-from .schema import audit, instant, job, job_set
+from .schema import audit, instant, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -111,11 +111,6 @@ def advance(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         values = [(row["new_next"], row["new_last"], row["key"]) for row in rows]
         update_many(connection, job, ("id",), ("next_tick", "last_tick"), values)
-
-
-def add_job_set(connection: Connection, digest: str, ids: Sequence[str]) -> None:
-    """Remember which jobs a plugin set has; written once per set."""
-    insert_many(connection, job_set, ("hash", "job_id"), [(digest, id_) for id_ in ids])
 
 
 def add_audit(connection: Connection, at: datetime, who: str, action: str, subject: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import and_, insert, select, update
 
 from .schema import node
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
 
 def join(connection: Connection, values: dict[str, Any]) -> None:
@@ -42,14 +42,15 @@ def leave(connection: Connection, node_id: str, now: datetime) -> None:
 def live(connection: Connection, lease_now: int, boot: str) -> list[Any]:
     """Return the rows of scheduler nodes whose lease has not run out, oldest first."""
     return list(
-        connection.execute(
-            select(node)
-            .where(
-                node.c.kind == "scheduler",
-                node.c.stopped.is_(None),
-                node.c.lease_until >= lease_now,
-                node.c.boot == boot,
-            )
-            .order_by(node.c.started)
-        )
+        connection.execute(select(node).where(is_live(lease_now, boot)).order_by(node.c.started))
+    )
+
+
+def is_live(lease_now: int, boot: str) -> ColumnElement[bool]:
+    """Say that a node is a scheduler which has not stopped and whose lease has not run out."""
+    return and_(
+        node.c.kind == "scheduler",
+        node.c.stopped.is_(None),
+        node.c.lease_until >= lease_now,
+        node.c.boot == boot,
     )

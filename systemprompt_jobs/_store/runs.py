@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, tuple_, update
+from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, text, tuple_, update
 
 from ..model import Overlap, Report, Run, State, Trigger
 from ._bulk import delete_many, insert_many, insert_returning, select_many, update_many
+from ._postgresql import announce
 from .schema import HELD, Instant, attempt, job, node, run, slot
+from .schema import job_set as job_set_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +51,9 @@ _RUN_COLUMNS = (
 )
 
 
+_PENDING = text("jobs_run.state = 'pending'")
+"""Spelt out, so that the partial index of it is used."""
+
 _CHUNK = 500
 """Ids per statement: far below SQLite's limit of 32,766 variables."""
 
@@ -78,6 +83,8 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
     names = tuple(rows[0])
     by_key = {(row["job_id"], row["dedup_key"]): row for row in rows}
     values = [tuple(row.values()) for row in rows]
+    if any(row["state"] == State.PENDING for row in rows):
+        announce(connection)
     added = insert_returning(connection, run, names, values, ("id", "job_id", "dedup_key"))
     known = [(f, c.name) for f, c in zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True) if c.name in names]
     return [
@@ -301,6 +308,7 @@ def renew(connection: Connection, held: Sequence[tuple[int, int]], lease_until: 
 def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: datetime) -> None:
     """Make claimed runs pending again under a higher fence: any node may take them."""
     if runs:
+        announce(connection)
         connection.execute(
             update(run)
             .where(
@@ -334,36 +342,33 @@ def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime)
 
 def take_pending(
     connection: Connection,
-    job_ids: Iterable[str],
+    job_set: str,
     node_id: str,
     now: datetime,
     lease_until: int,
     limit: int,
 ) -> list[Run]:
-    """Claim pending runs of these jobs, oldest first, at most `limit`.
+    """Claim pending runs of a job set, oldest first, at most `limit`.
 
-    Uses the partial index `jobs_run_pending`, which holds pending runs only.
+    Uses the partial index `jobs_run_pending`, which holds pending runs only, and the primary
+    key of `jobs_job_set`.
     """
-    known = set(job_ids)
-    rows = connection.execute(
+    found = connection.execute(
         select(*_RUN_COLUMNS)
         .where(
-            run.c.state == State.PENDING,
+            _PENDING,
             run.c.available_at <= now,
             ~_outdated(now),
             ~_waits_for_pause(now),
+            _in_set(job_set),
         )
         .order_by(run.c.available_at, run.c.id)
-        .with_for_update(skip_locked=True)
+        .limit(limit)
+        .with_for_update(of=run, skip_locked=True)
     )
-    taken = [to_run(row) for row in rows if row.job_id in known][:limit]
-    if taken:
-        connection.execute(
-            update(run)
-            .where(run.c.id == bindparam("key"))
-            .values(state=State.CLAIMED, node=node_id, lease_until=lease_until),
-            [{"key": r.id} for r in taken],
-        )
+    taken = [to_run(row) for row in found]
+    rows = [(State.CLAIMED, node_id, lease_until, r.id) for r in taken]
+    update_many(connection, run, ("id",), ("state", "node", "lease_until"), rows)
     return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
 
 
@@ -414,16 +419,17 @@ def rescue(
     return lost
 
 
-def any_pending(connection: Connection, now: datetime) -> bool:
-    """Return whether any run waits for a node, and for nothing else. Uses the partial index `jobs_run_pending`."""
-    return (
-        connection.execute(
-            select(run.c.id)
-            .where(run.c.state == State.PENDING, run.c.available_at <= now, ~_waits_for_pause(now))
-            .limit(1)
-        ).scalar()
-        is not None
-    )
+def any_pending(connection: Connection, job_set: str, now: datetime) -> bool:
+    """Return whether a run of a job set waits for a node, and for nothing else.
+
+    Uses what `take_pending` does.
+    """
+    waiting = (_PENDING, run.c.available_at <= now, ~_waits_for_pause(now), _in_set(job_set))
+    return connection.execute(select(run.c.id).where(*waiting).limit(1)).scalar() is not None
+
+
+def _in_set(digest: str) -> ColumnElement[bool]:
+    return exists().where(job_set_table.c.hash == digest, job_set_table.c.job_id == run.c.job_id)
 
 
 def _waits_for_pause(now: datetime) -> ColumnElement[bool]:
@@ -482,9 +488,7 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     Ticks are `missed`, others `cancelled`. Uses the partial index `jobs_run_pending`.
     """
     rows = connection.execute(
-        select(*_RUN_COLUMNS)
-        .where(run.c.state == State.PENDING, _outdated(now))
-        .with_for_update(skip_locked=True)
+        select(*_RUN_COLUMNS).where(_PENDING, _outdated(now)).with_for_update(skip_locked=True)
     )
     message = "no node took it within its catchup_window"
     ended = [

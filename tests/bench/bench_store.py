@@ -55,7 +55,17 @@ def stages(store: Store, group: int) -> list[float]:
         wake=lambda: None,
     )
     plans = [make_plan(f"job{n}", extension=f"g{group}") for n in range(group)]
-    claimer = Claimer(store, plans, new_node(), clock, lambda: 0, recorder.offer, print)
+    claimer = Claimer(
+        store,
+        plans,
+        new_node(),
+        clock,
+        lambda: 0,
+        recorder.offer,
+        print,
+        room=lambda: 10_000,
+        lease_s=30.0,
+    )
     claimer.install(parse)
     times: list[list[float]] = []
     for _ in range(rounds(group)):

@@ -26,6 +26,7 @@ SHAPE = {
     "splay_s": float,
     "parameters": dict,
     "condition": str,
+    "superseded": (dict, type(None)),
     "degraded": (str, type(None)),
 }
 

@@ -8,11 +8,12 @@ def test_a_glance_as_json_has_the_documented_shape(jobs, project):
     answer = jobs("status", "--json").json
     assert answer.keys() == {
         *("root", "database", "enabled", "nodes", "jobs", "running", "next_ticks", "counts"),
-        *("paused", "held", "troubled", "degraded"),
+        *("paused", "held", "troubled", "degraded", "orphaned"),
     }
     assert answer["root"] == str(project)
     assert answer["database"] == f"sqlite:///{project}/var/jobs.db"
-    assert answer["jobs"] == {"enabled": 2, "disabled": 1, "degraded": 0}
+    conditions = {"enabled": 2, "disabled": 1, "degraded": 0, "superseded": 0, "orphaned": 0}
+    assert answer["jobs"] == conditions
     assert answer["counts"] == {"failed": 1, "succeeded": 1}
     assert [tick["job"] for tick in answer["next_ticks"]] == ["jobs:greet"]
     assert [run["state"] for run in answer["troubled"]] == ["failed"]

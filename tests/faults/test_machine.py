@@ -126,9 +126,9 @@ class Hands:
         self.lease_until = lease_until
         self.work = []
 
-    def submit(self, work):
+    def submit(self, attempt):
         assert self.lease_until() > self.clock.lease_now()
-        self.work.append((self.clock.now(), work))
+        self.work.append((self.clock.now(), attempt))
 
     def close(self): ...
 
@@ -314,8 +314,8 @@ class World(RuleBasedStateMachine):
             self._do(number, lambda: getattr(node, stage).step(), fault)
 
     def _work(self, number):
-        self.gated, work = self.nodes[number]._executor.work.pop(0)
-        work()
+        self.gated, attempt = self.nodes[number]._executor.work.pop(0)
+        attempt.ended(attempt.call())
 
     def _plan(self, id_, cron):
         name = id_.partition(":")[2]

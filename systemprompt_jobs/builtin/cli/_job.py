@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs.secrets import masked
 
-from ._plans import condition, next_ticks, schedule_words
-from ._problems import show_degraded, show_held
+from ._plans import next_ticks, schedule_words, standing
+from ._problems import show_degraded, show_held, show_others
 from ._runs import long_when, said, show_runs
-from ._shapes import job_shape, problem_shape, run_shape, values_shape
+from ._shapes import (
+    job_shape,
+    orphan_shape,
+    print_json,
+    problem_shape,
+    run_shape,
+    values_shape,
+)
 from ._table import Column, show_table
 from ._text import indented, many_lines, one_line, paragraph, say
 from ._times import instant, now, relative
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from systemprompt_jobs import Run, Runtime
-    from systemprompt_jobs.model import JobOverview, PauseOverview, Plan, Source
+    from systemprompt_jobs.model import JobOverview, Orphan, PauseOverview, Plan, Source
 
 _TICKS, _RUNS, _TRACEBACK_LINES = 3, 5, 15
 _VALUES = (Column("SETTING"), Column("VALUE", "wrap"), Column("SET BY", "wrap"))
@@ -57,22 +64,50 @@ def _last_failure(runtime: Runtime, plan: Plan) -> Run | None:
     return next(iter(runtime.history(job=plan.id, states=["failed", "lost"], limit=1)), None)
 
 
+def find_orphan(runtime: Runtime, name: str) -> Orphan | None:
+    """Return the orphaned job with this id, or the only one with this short name."""
+    orphans = runtime.orphans()
+    found = [o for o in orphans if o.id == name] or [
+        o for o in orphans if o.id.partition(":")[2] == name
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def answer_orphan(runtime: Runtime, orphan: Orphan, *, as_json: bool) -> None:
+    """Print what is known of a job that no plugin provides any more."""
+    runs = runtime.history(job=orphan.id, limit=_RUNS)
+    if as_json:
+        shapes = [run_shape(run) for run in runs]
+        print_json({"job": {**orphan_shape(orphan), "last_runs": shapes}})
+        return
+    say(
+        one_line(f"{orphan.id} (orphaned)"),
+        "  no live scheduler provides it; it is back where it was when one does",
+    )
+    if runs:
+        say("", "Last runs")
+        show_runs(runs, now())
+
+
 def show_job(runtime: Runtime, plan: Plan) -> None:
     """Print all about a job."""
     overview = _overview(runtime, plan)
+    overview = next(job for job in runtime.jobs() if job.plan is plan)
     origin = f"{plan.extension.distribution} {plan.extension.version}".strip()
     say(
-        one_line(f"{plan.id} ({condition(plan)})"),
+        one_line(f"{plan.id} ({standing(overview)})"),
         f"  {one_line(plan.job.description or 'no description')}",
         f"  {one_line(schedule_words(plan))}",
         f"  from {one_line(origin or plan.extension.module)} ({plan.extension.source})",
         *([_pause(overview.pause)] if overview.pause else []),
     )
     show_held({plan.id: overview.held_until} if overview.held_until else {})
+    show_others([overview], [])
     show_degraded([plan.problem] if plan.problem else [])
     say("")
     show_table(_VALUES, [*_values(plan), _start_up(plan)])
-    _show_ticks(plan, _ticks_from(overview))
+    if not overview.superseded:
+        _show_ticks(plan, _ticks_from(overview))
     _show_runs(runtime, plan)
 
 

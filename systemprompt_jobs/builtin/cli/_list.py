@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ._options import as_json
-from ._plans import condition, schedule_words, tagged
-from ._problems import show_degraded, show_held
+from ._plans import condition, schedule_words, standing, tagged
+from ._problems import show_degraded, show_held, show_others
 from ._runs import state_cell
-from ._shapes import job_shape, print_json
+from ._shapes import job_shape, orphan_shape, print_json
 from ._table import Cell, Column, show_table
 from ._text import say
 from ._times import now, relative
@@ -36,8 +36,10 @@ def command(session: Session, tag: str | None, as_json: bool) -> None:
     if tag is not None:
         chosen = tagged(runtime.plans, tag)
         jobs = [job for job in jobs if job.plan in chosen]
+    orphans = runtime.orphans() if tag is None else []
     if as_json:
-        print_json({"jobs": [job_shape(job) for job in jobs]})
+        shapes = [orphan_shape(orphan) for orphan in orphans]
+        print_json({"jobs": [job_shape(job) for job in jobs], "orphaned": shapes})
         return
     if not jobs:
         say("no jobs yet: install a plugin, or `systemprompt infra jobs init DIR`")
@@ -46,6 +48,7 @@ def command(session: Session, tag: str | None, as_json: bool) -> None:
     if unlisted and any(_is_marked(job) for job in jobs):
         say("", "* not listed in the configuration: runs on its author's schedule")
     show_held({job.plan.id: job.held_until for job in jobs if job.held_until})
+    show_others(jobs, orphans)
     show_degraded(runtime.degraded)
 
 
@@ -60,9 +63,9 @@ def _is_marked(job: JobOverview) -> bool:
 
 
 def _next(job: JobOverview, present: datetime) -> Cell | str:
-    standing = condition(job.plan)
-    if standing != "enabled":
-        return Cell(standing, "bold red" if standing == "degraded" else "dim")
+    found = standing(job)
+    if found != "enabled":
+        return Cell(found, "bold red" if found == "degraded" else "dim")
     if job.held_until:
         return Cell("held: clock", "bold red")
     if job.pause:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from systemprompt_jobs.model import Plan
+    from systemprompt_jobs.model import JobOverview, Plan
 
 
 def condition(plan: Plan) -> str:
@@ -20,6 +20,12 @@ def condition(plan: Plan) -> str:
     if plan.problem is not None:
         return "degraded"
     return "enabled" if plan.enabled else "disabled"
+
+
+def standing(overview: JobOverview) -> str:
+    """Return the condition of a job's plan, or `superseded` where another plan is in force."""
+    found = condition(overview.plan)
+    return "superseded" if overview.superseded and found != "degraded" else found
 
 
 def schedule_text(plan: Plan) -> str:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from systemprompt_jobs.model import Problem
 
-from ._text import paragraph, say
+from ._text import one_line, paragraph, say
 from ._times import instant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
+
+    from systemprompt_jobs.model import JobOverview, Orphan
 
 
 def show_degraded(problems: Sequence[Problem]) -> None:
@@ -40,6 +42,17 @@ def show_problems(title: str, problems: Sequence[Problem]) -> None:
         say("", title)
     for problem in problems:
         _show_problem(problem)
+
+
+def show_others(jobs: Iterable[JobOverview], orphans: Sequence[Orphan]) -> None:
+    """Print whose plans are in force instead of this machine's, and what nobody provides."""
+    superseded = [job for job in jobs if job.superseded]
+    if superseded:
+        say("", "Superseded: this machine's plan is not in force")
+        say(*(paragraph(f"{job.plan.id}: {job.superseded}", "  ") for job in superseded))
+    if orphans:
+        say("", "Orphaned: no live scheduler provides them, their history is kept")
+        say(*(f"  {one_line(orphan.id)}" for orphan in orphans))
 
 
 def _show_problem(problem: Problem) -> None:

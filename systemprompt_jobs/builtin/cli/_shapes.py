@@ -10,11 +10,19 @@ import click
 
 from systemprompt_jobs.secrets import masked
 
-from ._plans import condition, schedule_text
+from ._plans import schedule_text, standing
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
-    from systemprompt_jobs.model import JobOverview, PauseOverview, Plan, Problem, Source
+    from systemprompt_jobs.model import (
+        JobOverview,
+        Orphan,
+        PauseOverview,
+        Plan,
+        Problem,
+        Source,
+        Superseding,
+    )
 
 
 def print_json(answer: dict[str, Any]) -> None:
@@ -46,7 +54,8 @@ def job_shape(overview: JobOverview) -> dict[str, Any]:
         "overlap": plan.overlap,
         "splay_s": plan.splay.total_seconds(),
         "parameters": masked(plan.parameters),
-        "condition": condition(plan),
+        "condition": standing(overview),
+        "superseded": superseded_shape(overview.superseded) if overview.superseded else None,
         "degraded": plan.problem.reason if plan.problem else None,
     }
 
@@ -71,6 +80,22 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "distribution": plan.extension.distribution,
         "version": plan.extension.version,
     }
+
+
+def superseded_shape(by: Superseding) -> dict[str, Any]:
+    """Return the plan that is in force instead of this machine's."""
+    return {
+        "distribution": by.distribution,
+        "version": by.version,
+        "node": by.node,
+        "schedule": by.schedule,
+    }
+
+
+def orphan_shape(orphan: Orphan) -> dict[str, Any]:
+    """Return a job that no plugin provides any more."""
+    last = orphan.last_run
+    return {"id": orphan.id, "condition": "orphaned", "last_state": last.state if last else None}
 
 
 def values_shape(plan: Plan) -> dict[str, Any]:

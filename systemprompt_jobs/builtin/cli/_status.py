@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._job import job_answer, show_job
+from systemprompt_jobs.errors import UnknownJobError
+
+from ._job import answer_orphan, find_orphan, job_answer, show_job
 from ._options import as_json
-from ._plans import condition
-from ._problems import show_degraded, show_held
+from ._plans import standing
+from ._problems import show_degraded, show_held, show_others
 from ._runs import STATES, show_runs
-from ._shapes import pause_shape, print_json, problem_shape, run_shape
+from ._shapes import orphan_shape, pause_shape, print_json, problem_shape, run_shape
 from ._table import Column, show_table
 from ._text import counted, listed, one_line, say
 from ._times import instant, now, relative
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ._session import Session
 
 _NEXT = 5
+_CONDITIONS = ("enabled", "disabled", "degraded", "superseded", "orphaned")
 
 
 @click.command("status")
@@ -42,7 +45,13 @@ def command(session: Session, job: str | None, as_json: bool) -> None:
         else:
             _show(overview, now())
         return
-    plan = runtime.find(job)
+    try:
+        plan = runtime.find(job)
+    except UnknownJobError:
+        if orphan := find_orphan(runtime, job):
+            answer_orphan(runtime, orphan, as_json=as_json)
+            return
+        raise
     if as_json:
         print_json(job_answer(runtime, plan))
     else:
@@ -63,6 +72,7 @@ def _answer(overview: SchedulerOverview) -> dict[str, Any]:
         "held": [{"job": id_, "until": mark} for id_, mark in overview.held.items()],
         "troubled": [run_shape(run) for run in overview.troubled],
         "degraded": [problem_shape(problem) for problem in overview.degraded],
+        "orphaned": [orphan_shape(orphan) for orphan in overview.orphaned],
     }
 
 
@@ -77,8 +87,9 @@ def _node_shape(node: NodeOverview) -> dict[str, Any]:
 
 
 def _conditions(overview: SchedulerOverview) -> dict[str, int]:
-    found = Counter(condition(job.plan) for job in overview.jobs)
-    return {name: found[name] for name in ("enabled", "disabled", "degraded")}
+    found = Counter(standing(job) for job in overview.jobs)
+    found["orphaned"] = len(overview.orphaned)
+    return {name: found[name] for name in _CONDITIONS}
 
 
 def _coming(overview: SchedulerOverview) -> list[tuple[datetime, str]]:
@@ -104,6 +115,7 @@ def _show(overview: SchedulerOverview, present: datetime) -> None:
     _show_pauses(overview.pauses)
     _show_section("Trouble", overview.troubled, present)
     show_held(overview.held)
+    show_others(overview.jobs, overview.orphaned)
     show_degraded(overview.degraded)
 
 

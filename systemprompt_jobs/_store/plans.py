@@ -1,0 +1,100 @@
+"""Statements on whose plan is in force: job rows beside the job sets of the schedulers that live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, func, or_, select
+
+from ._bulk import among, insert_many
+from .nodes import is_live
+from .schema import job, job_set, node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The plan that is in force for a job, and a live scheduler that has the same, if any."""
+
+    id: str
+    fingerprint: str
+    next_tick: datetime | None
+    schedule: str
+    distribution: str
+    version: str
+    node: str | None
+
+
+def add_set(connection: Connection, digest: str, fingerprints: Mapping[str, str]) -> None:
+    """Remember which jobs a node has, and by which plans; written once per set."""
+    rows = [(digest, id_, fingerprints[id_]) for id_ in sorted(fingerprints)]
+    insert_many(connection, job_set, ("hash", "job_id", "fingerprint"), rows)
+
+
+def standing(
+    connection: Connection, ids: Iterable[str], lease_now: int, boot: str, but: str = ""
+) -> dict[str, Standing]:
+    """Return how these jobs stand; the node `but` does not count as one that has their plan.
+
+    Uses the primary keys of `jobs_job` and `jobs_job_set`.
+    """
+    chosen = list(ids)
+    if not chosen:
+        return {}
+    held = (
+        select(job_set.c.job_id, job_set.c.fingerprint, func.min(node.c.id).label("node"))
+        .join(node, node.c.job_set == job_set.c.hash)
+        .where(
+            is_live(lease_now, boot),
+            node.c.id != but,
+            among(connection, job_set.c.job_id, chosen),
+        )
+        .group_by(job_set.c.job_id, job_set.c.fingerprint)
+        .subquery()
+    )
+    same = and_(held.c.job_id == job.c.id, held.c.fingerprint == job.c.fingerprint)
+    columns = (job.c.id, job.c.fingerprint, job.c.next_tick, job.c.schedule)
+    rows = connection.execute(
+        select(*columns, job.c.distribution, job.c.version, held.c.node)
+        .outerjoin(held, same)
+        .where(among(connection, job.c.id, chosen))
+    )
+    return {row.id: Standing(*row) for row in rows}
+
+
+def replaced(connection: Connection, digest: str) -> set[str]:
+    """Return the jobs of a set for which another plan than the set's is in force."""
+    rows = connection.execute(
+        select(job.c.id)
+        .join(job_set, job_set.c.job_id == job.c.id)
+        .where(job_set.c.hash == digest, job_set.c.fingerprint != job.c.fingerprint)
+    )
+    return set(rows.scalars())
+
+
+def schedulers(connection: Connection, lease_now: int, boot: str) -> frozenset[tuple[str, bool]]:
+    """Return what changes whenever a scheduler joins, leaves or dies, however soon it left."""
+    mine = node.c.kind == "scheduler"
+    newest = select(func.max(node.c.started)).where(mine).scalar_subquery()
+    live = is_live(lease_now, boot)
+    rows = connection.execute(
+        select(node.c.id, live.label("live")).where(mine, or_(live, node.c.started == newest))
+    )
+    return frozenset((row.id, bool(row.live)) for row in rows)
+
+
+def provided(connection: Connection, lease_now: int, boot: str) -> set[str]:
+    """Return the jobs that the live schedulers have."""
+    rows = connection.execute(
+        select(job_set.c.job_id)
+        .join(node, node.c.job_set == job_set.c.hash)
+        .where(is_live(lease_now, boot))
+        .distinct()
+    )
+    return set(rows.scalars())

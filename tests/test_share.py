@@ -1,0 +1,143 @@
+"""A node claims what it has room for; what waits too long may be taken by any node."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from systemprompt_jobs._calendar import parse
+from systemprompt_jobs._claim import AHEAD, PATIENCE, Claimer
+from systemprompt_jobs._keep import Keeper
+from systemprompt_jobs._node import new_node
+from systemprompt_jobs._store import queries
+from systemprompt_jobs.model import State
+from tests.support import START, Calls, ManualClock, make_plan
+
+LEASE_S = 86_400.0
+TICK = START + timedelta(minutes=1)
+
+
+class Node:
+    """A claimer and a keeper without threads; `held` are the runs that it has."""
+
+    def __init__(self, store, clock, *plans, room):
+        self.room = room
+        self.held = []
+        node = new_node()
+        self.claimer = Claimer(
+            *(store, plans, node, clock, lambda: 0, self._take, None),
+            room=lambda: self.room - len(self.held),
+            lease_s=LEASE_S,
+        )
+        self.keeper = Keeper(
+            store,
+            node,
+            clock,
+            LEASE_S,
+            fingerprints=self.claimer.fingerprints,
+            held=lambda: [(run.id, run.fence) for run in self.held],
+            room=lambda: self.room - len(self.held),
+            took=self._take,
+            observer=Calls(),
+        )
+        self.keeper.join("scheduler", 10)
+        self.claimer.install(parse)
+
+    def _take(self, runs):
+        self.held += [run for run in runs if run.state is State.CLAIMED]
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+def plans(count):
+    return [make_plan(f"job{n:02}", "0 * * * * *") for n in range(count)]
+
+
+def states(store):
+    with store.read() as connection:
+        return sorted(run.state for run in queries.history(connection, limit=100))
+
+
+def test_beyond_its_room_a_node_leaves_due_ticks_to_others_which_claim_them(store, clock):
+    one, two = (Node(store, clock, *plans(10), room=room) for room in (4, 10))
+    clock.advance(60 - AHEAD.total_seconds())
+    assert one.claimer.step() == 0.05
+    assert (len(one.held), len(two.held)) == (4, 0)
+    two.claimer.step()
+    assert (len(one.held), len(two.held)) == (4, 6)
+    assert {run.tick for run in one.held + two.held} == {TICK}
+
+
+def test_a_tick_without_room_for_100_ms_is_pending_for_any_node_and_the_job_goes_on(store, clock):
+    one, two = (Node(store, clock, *plans(10), room=room) for room in (4, 0))
+    clock.advance(60 - AHEAD.total_seconds())
+    one.claimer.step()
+    clock.advance((AHEAD + PATIENCE).total_seconds() - 0.001)
+    one.claimer.step()
+    assert states(store) == ["claimed"] * 4
+    clock.advance(0.001)
+    one.claimer.step()
+    assert states(store) == ["claimed"] * 4 + ["pending"] * 6
+    two.room = 5
+    two.keeper.step()
+    assert len(two.held) == 5
+    assert two.keeper.crowded
+    two.room = 10
+    two.keeper.step()
+    assert len(two.held) == 6
+    assert not two.keeper.crowded
+    assert one.claimer.step() == 1
+
+
+def test_room_that_comes_within_100_ms_is_used(store, clock):
+    one, _ = (Node(store, clock, *plans(10), room=4) for _ in range(2))
+    clock.advance(60)
+    one.claimer.step()
+    one.held.clear()
+    assert one.claimer.ended(make_run("job00")), "it is to be woken when a run ends"
+    one.claimer.step()
+    assert len(one.held) == 4
+    assert states(store) == ["claimed"] * 8
+
+
+def make_run(name):
+    from systemprompt_jobs.model import Run, Trigger
+
+    return Run(1, f"ext:{name}", Trigger.SCHEDULE, State.SUCCEEDED)
+
+
+def test_after_downtime_the_first_node_takes_what_it_has_room_for_and_leaves_the_rest(store, clock):
+    Node(store, clock, *plans(10), room=4).keeper.leave()
+    clock.advance(3600)
+    one, two = (Node(store, clock, *plans(10), room=4) for _ in range(2))
+    one.claimer.step()
+    two.keeper.step()
+    assert states(store) == ["claimed"] * 8 + ["missed"] * 10 + ["pending"] * 2
+
+
+def test_a_node_that_is_alone_claims_all_that_is_due(store, clock):
+    one, two = (Node(store, clock, *plans(10), room=4) for _ in range(2))
+    two.keeper.leave()
+    clock.advance(60)
+    one.claimer.step()
+    assert states(store) == ["claimed"] * 10
+
+
+def test_pending_runs_of_jobs_that_a_node_does_not_have_are_in_nobodys_way(store, clock):
+    """They neither count as work to look for nor fill what a node may take."""
+    other = Node(store, clock, *plans(10), room=0)
+    mine = Node(store, clock, make_plan("mine", "0 * * * * *"), room=2)
+    clock.advance(61)
+    other.claimer.step()
+    mine.keeper.step()
+    assert (mine.held, mine.keeper.crowded) == ([], False)
+    mine.room = 0
+    mine.claimer.step()
+    mine.room = 2
+    mine.keeper.step()
+    mine.keeper.step()
+    assert [run.job for run in mine.held] == ["mine"]
