@@ -293,6 +293,7 @@ class World(RuleBasedStateMachine):
     def pause(self, id_, seconds):
         until = None if seconds is None else timedelta(seconds=seconds)
         self._control(lambda control: control.pause([id_], [], until, "", ""))
+        self.held = {}  # an operator may take runs from whoever holds them
 
     @rule(id_=st.sampled_from(sorted(JOBS)))
     def resume(self, id_):
