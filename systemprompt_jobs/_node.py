@@ -16,6 +16,7 @@ from ._claim import Claimer, manual_key, run_values
 from ._keep import Keeper
 from ._loop import Loop
 from ._observe import Observer
+from ._prune import Pruner, Retention
 from ._record import Recorder, cancelled
 from ._run import attempt
 from ._store import jobs as job_rows
@@ -57,6 +58,7 @@ class LiveNode:
         executor: Executor,
         clock: Clock,
         lease_s: float,
+        retention: Retention = Retention(),  # noqa: B008  # frozen
     ) -> None:
         self.node = new_node()
         self._store = store
@@ -101,6 +103,8 @@ class LiveNode:
             self._took,
             lambda problem: self._observer.put("plugin_failed", problem=problem),
         )
+        pruner = Pruner(store, clock, retention, self._observer)
+        self._prune_loop = Loop("prune", pruner.step, clock)
         self._record_loop = Loop("record", self._recorder.step, clock)
         self._keep_loop = Loop("keep", self._keeper.step, clock)
         self._claim_loop = Loop("claim", self._claimer.step, clock)
@@ -120,6 +124,7 @@ class LiveNode:
         self._claimer.step()
         self._start_up()
         self._claim_loop.start()
+        self._prune_loop.start()
 
     def start_waiting(self) -> None:
         """Join for runs by hand only."""
@@ -154,6 +159,11 @@ class LiveNode:
     def _held_values(self, plan: Plan, key: str, trigger: Trigger) -> dict[str, Any]:
         values = run_values(plan, key, trigger, self._clock.now())
         return values | {"node": self.node.id, "lease_until": self._keeper.lease_until()}
+
+    @property
+    def observer(self) -> Observer:
+        """The one thread on which this process's hooks are called."""
+        return self._observer
 
     # --- at work ---
 
@@ -207,6 +217,7 @@ class LiveNode:
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
+            self._prune_loop.stop()
         unstarted = self._recorder.close()
         if unstarted:
             self._settle(lambda: self._give_back(unstarted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -29,17 +30,19 @@ from .model import (
     NodeOverview,
     Plan,
     Problem,
+    Pruned,
     Run,
     SchedulerOverview,
     State,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from ._context import Resources
     from ._node import LiveNode
+    from ._observe import Observer
     from ._store import Store
     from .interfaces import Clock, Executor, Schedule
 
@@ -216,6 +219,50 @@ class Runtime:
         ]
         return [answer.get() for answer in answers]
 
+    def prune(
+        self,
+        *,
+        older_than: timedelta | None = None,
+        keep: int | None = None,
+        dry_run: bool = False,
+        who: str = "",
+    ) -> Pruned:
+        """Forget what ended longer ago than `older_than`, but the `keep` newest runs of each job.
+
+        Both are as configured unless given; with `dry_run` nothing is deleted. Schedulers go on
+        meanwhile. Raises StoreError; what was deleted before stays so.
+        """
+        from . import _prune
+
+        retention = _prune.Retention(
+            self.settings.retention if older_than is None else older_than,
+            self.settings.retention_runs if keep is None else keep,
+        )
+        clock = self._store.clock(self._clock)
+        if not self._readable():
+            return Pruned(clock.now())
+        if dry_run:
+            return _prune.count_old(self._store, clock, retention)
+        pruned = _prune.delete_old(self._store, clock, retention, who)
+        if pruned:
+            with self._observing() as observer:
+                _prune.observe(observer, pruned)
+        return pruned
+
+    @contextmanager
+    def _observing(self) -> Iterator[Observer]:
+        """Enter with the observer of what runs here, or with one for this alone."""
+        from ._node import _DRAIN_S
+        from ._observe import Observer
+
+        if self._live is not None:
+            yield self._live.observer
+            return
+        observer = Observer(self._manager)
+        observer.start()
+        yield observer
+        observer.drain(_DRAIN_S)
+
     def _runnable(self, name: str) -> Plan:
         plan = self.find(name)
         if plan.problem is not None:
@@ -232,6 +279,7 @@ class Runtime:
 
     def _live_node(self) -> LiveNode:
         from ._node import LiveNode
+        from ._prune import Retention
 
         if self._live is not None:
             raise UsageError("this runtime is running already")
@@ -246,6 +294,7 @@ class Runtime:
             self._new_executor(),
             self._clock,
             self.settings.lease.total_seconds(),
+            Retention(self.settings.retention, self.settings.retention_runs),
         )
         return self._live
 

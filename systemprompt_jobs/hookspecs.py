@@ -21,7 +21,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     import svcs
 
@@ -298,6 +298,24 @@ def run_fenced(run: Run, report: Report) -> None:
         @hookimpl
         def run_fenced(run, report):
             print(run.job_id, "had been taken away after", report.duration)
+    """
+
+
+# --- observe, the database ---
+
+
+@hookspec
+def history_pruned(runs: int, nodes: int, audits: int, before: datetime) -> None:
+    """Observe that old history was forgotten: how many runs, nodes and audit rows.
+
+    They ended before `before`. Called once after a pass that deleted something, in the process
+    that deleted it.
+
+    Example::
+
+        @hookimpl
+        def history_pruned(runs):
+            PRUNED.inc(runs)
     """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -328,6 +329,29 @@ class Report:
     def duration(self) -> timedelta:
         """How long the attempt took."""
         return self.finished - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was forgotten, or would be: it ended before `before`. `jobs` counts runs by job."""
+
+    before: datetime
+    jobs: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    nodes: int = 0
+    audits: int = 0
+
+    @property
+    def runs(self) -> int:
+        """How many runs."""
+        return sum(self.jobs.values())
+
+    def __add__(self, other: Pruned) -> Pruned:
+        jobs = Counter(self.jobs)
+        jobs.update(other.jobs)
+        return Pruned(self.before, jobs, self.nodes + other.nodes, self.audits + other.audits)
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.nodes or self.audits)
 
 
 @dataclass(frozen=True, slots=True)

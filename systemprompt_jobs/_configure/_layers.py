@@ -26,6 +26,8 @@ DEFAULTS = MappingProxyType(
         "workers": 10,
         "shutdown_grace": "30s",
         "lease": "30s",
+        "retention": "30d",
+        "retention_runs": 100,
         "unknown_jobs": "error",
         "unlisted_jobs": "run",
         "extensions": {},

@@ -85,6 +85,8 @@ class Scheduler(BaseModel):
     workers: Annotated[int, BeforeValidator(_no_flag), Field(ge=1, le=1000)] | None = None
     shutdown_grace: Duration | None = None
     lease: Annotated[Duration, AfterValidator(_lease)] | None = None
+    retention: Duration | None = None
+    retention_runs: Annotated[int, BeforeValidator(_no_flag), Field(ge=0)] | None = None
     unknown_jobs: Literal["error", "warn"] | None = None
     unlisted_jobs: Literal["run", "ignore"] | None = None
     extensions: dict[str, dict[str, Any]] | None = None

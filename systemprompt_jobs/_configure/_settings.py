@@ -49,6 +49,8 @@ class Settings:
     workers: int
     shutdown_grace: timedelta
     lease: timedelta
+    retention: timedelta
+    retention_runs: int
     unknown_jobs: Literal["error", "warn"]
     unlisted_jobs: Literal["run", "ignore"]
     extensions: Mapping[str, Mapping[str, Any]]

@@ -12,7 +12,7 @@ import structlog
 from systemprompt_jobs import hookimpl
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from systemprompt_jobs import Report, Run
 
@@ -112,6 +112,13 @@ def run_lost(run: Run) -> None:
 def run_fenced(run: Run, report: Report) -> None:
     """Log it."""
     _log.warning("run_fenced", **_run_fields(run), **_report_fields(report))
+
+
+@observe
+def history_pruned(runs: int, nodes: int, audits: int, before: datetime) -> None:
+    """Log it."""
+    counts = {"runs": runs, "nodes": nodes, "audits": audits}
+    _log.info("history_pruned", **counts, before=before.isoformat())
 
 
 @observe
