@@ -57,6 +57,7 @@ class Keeper:
         self._in_doubt = False
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
+        self._silent: set[tuple[Node, int]] = set()
 
     def lease_until(self) -> int:
         """Return the end of a lease taken now, in the microseconds of `StoreClock.lease_now`."""
@@ -102,9 +103,11 @@ class Keeper:
             if self._clock.monotonic() >= self._renewed + self._lease_s / 3:
                 self._beat()
                 self._rescue()
+                self._bury()
             self._take_pending()
         except Exception:
             self._suspects.clear()
+            self._silent.clear()
             raise
         return min(_PENDING_EVERY_S, self._lease_s / 3)
 
@@ -112,9 +115,13 @@ class Keeper:
         sent = self._clock.monotonic()
         with self._store.write() as connection:
             now = self._clock.read(connection)
+            overdue = sent > self._renewed + self._lease_s
+            buried = overdue and node_rows.has_stopped(connection, self._node.id)
             node_rows.beat(connection, self._node.id, now, self.lease_until(), self._clock.offset)
             run_rows.renew(connection, self._held(), self.lease_until())
         self._renewed = sent
+        if buried:
+            self._observer.put("node_joined", node=self._node)
         self._compare_clocks()
 
     def _compare_clocks(self) -> None:
@@ -133,10 +140,26 @@ class Keeper:
         if not dead:
             return
         with self._store.write() as connection:
-            lost = run_rows.rescue(connection, dead, self._clock.read(connection))
-        for run in lost:
+            settled = run_rows.rescue(connection, dead, self._clock.read(connection))
+        for run in settled:
+            if run.state is State.PENDING:
+                self._observer.put("run_rescued", run=run)
+                continue
             self._observer.put("run_lost", run=run)
             self._observer.put("run_finished", run=run, report=None)
+
+    def _bury(self) -> None:
+        """Note which schedulers have died, by the rule for runs; one node alone observes it."""
+        with self._store.read() as connection:
+            seen = set(node_rows.silent(connection, self._clock.lease_now(), self._boot))
+        dead = seen & self._silent
+        self._silent = seen - dead
+        if not dead:
+            return
+        with self._store.write() as connection:
+            buried = node_rows.bury(connection, dead, self._clock.read(connection))
+        for node in buried:
+            self._observer.put("node_left", node=node)
 
     def _take_pending(self) -> None:
         if self._in_doubt:  # a claim whose commit was never answered

@@ -14,7 +14,7 @@ import structlog
 
 from ._claim import Claimer, manual_key, run_values
 from ._keep import Keeper
-from ._loop import Loop
+from ._loop import Loop, Outage
 from ._observe import Observer
 from ._prune import Pruner, Retention
 from ._record import Recorder, cancelled
@@ -104,10 +104,11 @@ class LiveNode:
             lambda problem: self._observer.put("plugin_failed", problem=problem),
         )
         pruner = Pruner(store, clock, retention, self._observer)
-        self._prune_loop = Loop("prune", pruner.step, clock)
-        self._record_loop = Loop("record", self._recorder.step, clock)
-        self._keep_loop = Loop("keep", self._keeper.step, clock)
-        self._claim_loop = Loop("claim", self._claimer.step, clock)
+        outage = Outage(self._observer, clock)
+        self._record_loop = Loop("record", self._recorder.step, clock, outage)
+        self._keep_loop = Loop("keep", self._keeper.step, clock, outage)
+        self._claim_loop = Loop("claim", self._claimer.step, clock, outage)
+        self._prune_loop = Loop("prune", pruner.step, clock, outage)
 
     # --- up ---
 
@@ -117,6 +118,7 @@ class LiveNode:
         """Join as a scheduler: catch up, run what starts up, then claim ticks."""
         self._ticking = True
         self._join("scheduler")
+        self._observer.put("node_joined", node=self.node)
         self._observer.put("scheduler_started", node=self.node)
         for problem in degraded:
             self._observer.put("plugin_failed", problem=problem)
@@ -187,6 +189,9 @@ class LiveNode:
             if run.state is State.MISSED:
                 self._observer.put("tick_missed", run=run)
         claimed = [run for run in rows if run.state is State.CLAIMED]
+        for run in claimed:
+            if run.tick is not None:
+                self._observer.put("tick_claimed", run=run)
         now = self._clock.now()
         self._caught_up |= {run.job_id for run in claimed if run.tick and run.tick <= now}
         self._recorder.offer(claimed)
@@ -228,11 +233,16 @@ class LiveNode:
         self._record_loop.stop()
         self._settle(self._recorder.flush)
         self._keep_loop.stop()
-        self._settle(self._keeper.leave)
+        self._settle(self._leave)
         self._executor.close()
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
         self._observer.drain(_DRAIN_S)
+
+    def _leave(self) -> None:
+        self._keeper.leave()
+        if self._ticking:
+            self._observer.put("node_left", node=self.node)
 
     def _give_back(self, unstarted: Sequence[Run]) -> None:
         """Other nodes may take the ticks; start-up and manual runs belong to this one alone."""

@@ -373,7 +373,7 @@ def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int
 def rescue(
     connection: Connection, suspects: Iterable[tuple[int, int, int]], now: datetime
 ) -> list[Run]:
-    """Settle runs whose holder is dead; return those that are `lost`.
+    """Settle runs whose holder is dead; return them: `lost`, or `pending` again.
 
     One that never started goes back to `pending` at no cost, unless it was a start-up run,
     which belongs to its node alone; one that was running is `lost`.
@@ -393,7 +393,7 @@ def rescue(
         connection,
         [(r, Report(State.LOST, r.started or now, now, error=r.error)) for r in lost],
     )
-    return lost
+    return lost + [replace(r, state=State.PENDING, fence=r.fence + 1) for r in unstarted]
 
 
 def any_pending(connection: Connection, now: datetime) -> bool:

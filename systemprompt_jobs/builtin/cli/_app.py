@@ -18,6 +18,7 @@ COMMANDS = {
     "list": ("_list", "Show every job: its schedule, its next tick, how it went last."),
     "next": ("_next", "Show upcoming ticks, and what a schedule means."),
     "plugins": ("_plugins", "Show where jobs come from, and which plugins are broken."),
+    "prune": ("_prune", "Forget old history, as schedulers do by themselves about once an hour."),
     "run": ("_run", "Run jobs here and now, and wait until they have ended."),
     "serve": ("_serve", "Run the scheduler until it is told to stop."),
     "show": ("_status", "Show the scheduler at a glance, or all about one job."),

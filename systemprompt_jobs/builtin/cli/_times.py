@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from systemprompt_jobs.errors import UsageError
+
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _MINUTE = 60
 
@@ -11,6 +13,19 @@ _MINUTE = 60
 def now() -> datetime:
     """Return the present."""
     return datetime.now(UTC)
+
+
+def duration(option: str, text: str) -> timedelta:
+    """Return the duration that an option says, e.g. `7d`. Raises UsageError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from systemprompt_jobs import Duration
+
+    try:
+        return TypeAdapter(Duration).validate_python(text)
+    except ValidationError as error:
+        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"{option}: {said}") from None
 
 
 def instant(value: datetime) -> str:
