@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,8 +25,10 @@ from .errors import (
     text_of,
 )
 from .model import (
+    AuditEntry,
     Job,
     JobOverview,
+    JobStats,
     NodeOverview,
     Plan,
     Problem,
@@ -357,18 +359,55 @@ class Runtime:
         *,
         job: str | None = None,
         states: Sequence[str] | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        node: str | None = None,
+        text: str | None = None,
+        before: int | None = None,
         limit: int = 20,
     ) -> list[Run]:
         """Return the newest runs, newest first.
 
         `job` is a job id, also of a job that is gone; the history of its aliases is its own.
+        `tag`: of installed jobs with it. `since`, `until`: those whose time, from the tick to
+        the end, overlaps. `node`: of nodes whose id begins so. `text`: that say this in error or
+        message, in small or capital letters. `before`: older than the run of this id.
         """
         from ._store import queries
 
         if not self._readable():
             return []
+        ids = self._ids(job)
+        if tag is not None:
+            tagged = {id_ for p in self.plans if tag in p.job.tags for id_ in self._ids(p.id) or ()}
+            ids = sorted(tagged if ids is None else tagged & {*ids})
+        wanted = queries.Wanted(since, until, node, text, before)
         with self._store.read() as connection:
-            return queries.history(connection, self._ids(job), states, limit)
+            return queries.history(connection, ids, states, limit, wanted)
+
+    def nodes(self, gone: timedelta = timedelta(days=1)) -> list[NodeOverview]:
+        """Return the live schedulers, oldest first, and those that went within `gone`."""
+        from . import _look
+
+        if not self._readable():
+            return []
+        return _look.nodes(self._store, self._store.clock(self._clock), gone)
+
+    def audit(self, limit: int = 20, before: int | None = None) -> list[AuditEntry]:
+        """Return who did what by hand, newest first; `before` is the id of an entry."""
+        from . import _look
+
+        return _look.audit(self._store, before, limit) if self._readable() else []
+
+    def stats(self, *jobs: str, since: timedelta = timedelta(days=7)) -> list[JobStats]:
+        """Return how jobs did: these ids, else all that are in the history, by id."""
+        from . import _look
+
+        if not self._readable():
+            return []
+        ids = [id_ for job in jobs for id_ in self._ids(job) or ()] if jobs else None
+        return _look.stats(self._store, self._store.clock(self._clock), ids, since)
 
     def _ids(self, job: str | None) -> list[str] | None:
         plan = next((plan for plan in self.plans if plan.id == job), None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import func, insert, or_, select, update
 
 from ..model import Node
-from .schema import node
+from .schema import job_set, node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,6 +69,55 @@ def bury(connection: Connection, dead: Iterable[tuple[Node, int]], now: datetime
             .values(stopped=now)
         ).rowcount
     ]
+
+
+def gone(connection: Connection, lease_now: int, boot: str, since: datetime) -> list[Any]:
+    """Return the rows of schedulers that are not live and were heard of since, newest first."""
+    return list(
+        connection.execute(
+            select(node)
+            .where(
+                node.c.kind == "scheduler",
+                node.c.heartbeat >= since,
+                or_(
+                    node.c.stopped.is_not(None),
+                    node.c.lease_until < lease_now,
+                    node.c.boot != boot,
+                ),
+            )
+            .order_by(node.c.heartbeat.desc())
+        )
+    )
+
+
+def set_sizes(connection: Connection, hashes: Iterable[str]) -> dict[str, int]:
+    """Return how many jobs these job sets have."""
+    rows = connection.execute(
+        select(job_set.c.hash, func.count())
+        .where(job_set.c.hash.in_(list(hashes)))
+        .group_by(job_set.c.hash)
+    )
+    return {hash_: number for hash_, number in rows}  # noqa: C416  # rows are no pairs to mypy
+
+
+def lacking(connection: Connection, hashes: Iterable[str]) -> dict[str, list[str]]:
+    """Return for each of these job sets the jobs that others of them have and it has not."""
+    names = set(hashes)
+    uneven = (
+        select(job_set.c.job_id)
+        .where(job_set.c.hash.in_(names))
+        .group_by(job_set.c.job_id)
+        .having(func.count() < len(names))
+    )
+    rows = connection.execute(
+        select(job_set.c.job_id, job_set.c.hash)
+        .where(job_set.c.hash.in_(names), job_set.c.job_id.in_(uneven))
+        .order_by(job_set.c.job_id)
+    )
+    having: dict[str, set[str]] = {}
+    for job_id, hash_ in rows:
+        having.setdefault(job_id, set()).add(hash_)
+    return {name: [id_ for id_, own in having.items() if name not in own] for name in names}
 
 
 def to_node(row: Any) -> Node:

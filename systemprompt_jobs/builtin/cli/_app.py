@@ -12,16 +12,22 @@ from ._lazy import LazyGroup
 from ._session import Session
 
 COMMANDS = {
+    "audit": ("_audit", "Show who did what by hand, newest first."),
     "check": ("_check", "Say everything that is wrong with plugins and configuration."),
     "history": ("_history", "Show the newest runs, newest first."),
     "init": ("_init", "Make a project in DIR that works at once."),
     "list": ("_list", "Show every job: its schedule, its next tick, how it went last."),
     "next": ("_next", "Show upcoming ticks, and what a schedule means."),
+    "nodes": ("_nodes", "Show the live schedulers, and those that went lately."),
     "plugins": ("_plugins", "Show where jobs come from, and which plugins are broken."),
     "prune": ("_prune", "Forget old history, as schedulers do by themselves about once an hour."),
     "run": ("_run", "Run jobs here and now, and wait until they have ended."),
     "serve": ("_serve", "Run the scheduler until it is told to stop."),
     "show": ("_status", "Show the scheduler at a glance, or all about one job."),
+    "stats": (
+        "_stats",
+        "Show how often jobs ran, succeeded, and how long and how late they were.",
+    ),
     "status": ("_status", "Show the scheduler at a glance, or all about one job."),
 }
 """Command → its module and its summary, which `--help` shows without loading it."""

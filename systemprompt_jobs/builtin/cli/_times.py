@@ -28,6 +28,25 @@ def duration(option: str, text: str) -> timedelta:
         raise UsageError(f"{option}: {said}") from None
 
 
+def moment(option: str, text: str) -> datetime:
+    """Return the instant that an option says: a time, in UTC without an offset, or how long ago.
+
+    Raises UsageError.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    else:
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        return now() - duration(option, text)
+    except (UsageError, OverflowError):
+        raise UsageError(
+            f"{option}: {text!r} is no time: write 2026-03-29T01:00, or 2h for two hours ago"
+        ) from None
+
+
 def instant(value: datetime) -> str:
     """Return e.g. `2026-05-01 02:30:00`."""
     return value.strftime("%Y-%m-%d %H:%M:%S")
