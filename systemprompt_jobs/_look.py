@@ -66,11 +66,12 @@ def stats(
 ) -> list[JobStats]:
     """Return how the jobs did, in the order of their ids; those without any run are left out."""
     with store.read() as connection:
-        conditions = statistics.recent(connection, job_ids, clock.read(connection) - since)
-        counts = statistics.counts(connection, conditions)
+        begin = clock.read(connection) - since
+        conditions = statistics.recent(job_ids, begin)
+        counts = statistics.counts(connection, conditions, begin)
         took = statistics.took(connection, conditions)
         late = statistics.late(connection, conditions)
-        last = statistics.newest(connection, job_ids, _SPARKS)
+        last = statistics.last_runs(connection, job_ids, _SPARKS)
     return [
         JobStats(
             job_id,

@@ -11,7 +11,7 @@ from systemprompt_jobs._claim import Claimer, run_values
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import nodes as node_rows
-from systemprompt_jobs._store import queries
+from systemprompt_jobs._store import queries, statistics
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.queries import Wanted
 from systemprompt_jobs._store.schema import run as run_table
@@ -129,6 +129,13 @@ def test_few_runs_have_percentiles_too(store, clock, number):
     record(store, *(done("a", DAY, took=n + 1) for n in range(number)))
     half = (number + 1) // 2
     assert stats(store, clock)["ext:a"].took == (half * SECOND, number * SECOND)
+
+
+def test_of_many_runs_the_newest_are_ranked(store, clock, monkeypatch):
+    monkeypatch.setattr(statistics, "RANKED", 10)
+    record(store, *(done("a", DAY, took=n) for n in range(100, 0, -1)))
+    found = stats(store, clock)["ext:a"]
+    assert (found.runs, found.took) == (100, (5 * SECOND, 10 * SECOND))
 
 
 def test_runs_count_and_what_never_ran_does_not(store, clock):

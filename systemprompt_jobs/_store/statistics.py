@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ColumnElement, func, select, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, and_, func, select, type_coerce
 
 from ..model import State, Trigger
 from .pruning import first_young_run
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Subquery
+
+RANKED = 1000
+"""Newest runs of each job that are ranked by time: sorting millions would take too long."""
 
 Quantiles = tuple[timedelta, timedelta]
 """p50 and p95, by nearest rank."""
@@ -32,22 +35,19 @@ TOOK = _micros(run.c.finished) - _micros(run.c.started)
 LATE = _micros(run.c.started) - _micros(run.c.available_at)
 
 
-def recent(
-    connection: Connection, job_ids: Sequence[str] | None, since: datetime
-) -> list[ColumnElement[bool]]:
-    """Return the conditions of runs recorded since then; the primary key bounds them."""
-    first = first_young_run(connection, since)
-    found = [run.c.id >= first, run.c.created >= since]
+def recent(job_ids: Sequence[str] | None, since: datetime) -> list[ColumnElement[bool]]:
+    """Return the conditions of runs of these jobs, else of all, recorded since then."""
+    found = [run.c.created >= since]
     return found if job_ids is None else [*found, run.c.job_id.in_(job_ids)]
 
 
 def counts(
-    connection: Connection, conditions: Sequence[ColumnElement[bool]]
+    connection: Connection, conditions: Sequence[ColumnElement[bool]], since: datetime
 ) -> dict[str, dict[str, int]]:
-    """Return for each job how many runs and ticks are in each state."""
+    """Return for each job how many runs and ticks are in each state. Uses the primary key."""
     rows = connection.execute(
         select(run.c.job_id, run.c.state, func.sum(run.c.count))
-        .where(*conditions)
+        .where(run.c.id >= first_young_run(connection, since), *conditions)
         .group_by(run.c.job_id, run.c.state)
     )
     found: dict[str, dict[str, int]] = {}
@@ -70,6 +70,7 @@ def late(connection: Connection, conditions: Sequence[ColumnElement[bool]]) -> d
 def _quantiles(
     connection: Connection, value: ColumnElement[int], conditions: Sequence[ColumnElement[bool]]
 ) -> dict[str, Quantiles]:
+    newest = _newest_from(RANKED)
     ranked = (
         select(
             run.c.job_id,
@@ -77,6 +78,7 @@ def _quantiles(
             func.row_number().over(partition_by=run.c.job_id, order_by=value).label("rank"),
             func.count().over(partition_by=run.c.job_id).label("total"),
         )
+        .join(newest, and_(run.c.job_id == newest.c.id, run.c.id >= newest.c.first))
         .where(*conditions)
         .subquery()
     )
@@ -92,13 +94,8 @@ def _quantiles(
     return {job_id: (values[0], values[-1]) for job_id, values in found.items()}
 
 
-def newest(
-    connection: Connection, job_ids: Sequence[str] | None, number: int
-) -> dict[str, list[tuple[State, timedelta | None]]]:
-    """Return the state and the duration of each job's newest runs, oldest first.
-
-    Uses the index `jobs_run_history`.
-    """
+def _newest_from(number: int) -> Subquery:
+    """Return each job with the id from which its newest runs begin, by `jobs_run_history`."""
     oldest = (
         select(run.c.id)
         .where(run.c.job_id == job.c.id)
@@ -108,14 +105,22 @@ def newest(
         .correlate(job)
         .scalar_subquery()
     )
+    # The limit keeps SQLite from asking again for every run.
+    return select(job.c.id, func.coalesce(oldest, 0).label("first")).limit(2**31).subquery()
+
+
+def last_runs(
+    connection: Connection, job_ids: Sequence[str] | None, number: int
+) -> dict[str, list[tuple[State, timedelta | None]]]:
+    """Return the state and the duration of each job's newest runs, oldest first."""
+    newest = _newest_from(number)
     statement = (
         select(run.c.job_id, run.c.state, TOOK)
-        .select_from(job)
-        .join(run, (run.c.job_id == job.c.id) & (run.c.id >= func.coalesce(oldest, 0)))
+        .join(newest, and_(run.c.job_id == newest.c.id, run.c.id >= newest.c.first))
         .order_by(run.c.job_id, run.c.id)
     )
     if job_ids is not None:
-        statement = statement.where(job.c.id.in_(job_ids))
+        statement = statement.where(run.c.job_id.in_(job_ids))
     found: dict[str, list[tuple[State, timedelta | None]]] = {}
     for job_id, state, micros in connection.execute(statement):
         duration = None if micros is None else timedelta(microseconds=micros)
