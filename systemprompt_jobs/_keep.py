@@ -66,6 +66,7 @@ class Keeper:
         self._crowded = False
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
+        self._silent: set[tuple[Node, int]] = set()
 
     @property
     def crowded(self) -> bool:
@@ -120,10 +121,12 @@ class Keeper:
             if self._clock.monotonic() >= self._renewed + self._lease_s / 3:
                 self._beat()
                 self._rescue()
+                self._bury()
             self._take_pending()
             self._watch()
         except Exception:
             self._suspects.clear()
+            self._silent.clear()
             raise
         return min(_PENDING_EVERY_S, self._lease_s / 3)
 
@@ -131,11 +134,15 @@ class Keeper:
         sent = self._clock.monotonic()
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
+            overdue = sent > self._renewed + self._lease_s
+            buried = overdue and node_rows.has_stopped(connection, self._node.id)
             node_rows.beat(connection, self._node.id, now, self.lease_until(), self._clock.offset)
             run_rows.renew(connection, self._held(), self.lease_until())
             given_up = self._doubt.wrote(run_rows.give_up_pending(connection, now))
         self._renewed = sent
         self._tell(given_up)
+        if buried:
+            self._observer.put("node_joined", node=self._node)
         self._compare_clocks()
 
     def _compare_clocks(self) -> None:
@@ -155,8 +162,21 @@ class Keeper:
             return
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
-            lost = self._doubt.wrote(run_rows.rescue(connection, dead, now))
-        self._tell(lost)
+            settled = self._doubt.wrote(run_rows.rescue(connection, dead, now))
+        self._tell(settled)
+
+    def _bury(self) -> None:
+        """Note which schedulers have died, by the rule for runs; one node alone observes it."""
+        with self._store.read() as connection:
+            seen = set(node_rows.silent(connection, self._clock.lease_now(), self._boot))
+        dead = seen & self._silent
+        self._silent = seen - dead
+        if not dead:
+            return
+        with self._store.write() as connection:
+            buried = node_rows.bury(connection, dead, self._clock.read(connection))
+        for node in buried:
+            self._observer.put("node_left", node=node)
 
     def _take_pending(self) -> None:
         room, crowded = self._room(), self._crowded
@@ -179,7 +199,9 @@ class Keeper:
     def _tell(self, runs: list[Run]) -> None:
         """Hand on what a transaction has written."""
         for run in runs:
-            if run.state is State.LOST:
+            if run.state is State.PENDING:
+                self._observer.put("run_rescued", run=run)
+            elif run.state is State.LOST:
                 self._observer.put("run_lost", run=run)
                 self._observer.put("run_finished", run=run, report=None)
             elif run.state is State.MISSED:

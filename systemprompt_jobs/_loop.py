@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,22 +13,56 @@ from .errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._observe import Observer
     from .interfaces import Clock
 
 _FIRST_BACKOFF_S = 0.5
 _MAX_BACKOFF_S = 30.0
 
 
+class Outage:
+    """Whether the database answers, as all loops of a process see it: it is observed once."""
+
+    def __init__(self, observer: Observer, clock: Clock) -> None:
+        self._observer = observer
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._troubled: set[str] = set()
+        self._since = 0.0
+
+    def begins(self, loop: str, reason: str) -> None:
+        """Note that a loop cannot use the database."""
+        with self._lock:
+            first = not self._troubled
+            self._troubled.add(loop)
+            if first:
+                self._since = self._clock.monotonic()
+                self._observer.put("database_unavailable", reason=reason)
+
+    def ends(self, loop: str) -> None:
+        """Note that a loop can use it again; the outage is over when all can."""
+        with self._lock:
+            if loop not in self._troubled:
+                return
+            self._troubled.remove(loop)
+            if not self._troubled:
+                after = timedelta(seconds=self._clock.monotonic() - self._since)
+                self._observer.put("database_recovered", after=after)
+
+
 class Loop:
     """Calls `step()` again and again on one thread; the step's result is how long to wait.
 
     A step that returns None waits until it is woken. When the database fails, the step is tried
-    again with growing pauses, and the log says so once. Nothing ends the loop but `stop()`.
+    again with growing pauses, and `outage` is told. Nothing ends the loop but `stop()`.
     """
 
-    def __init__(self, name: str, step: Callable[[], float | None], clock: Clock) -> None:
+    def __init__(
+        self, name: str, step: Callable[[], float | None], clock: Clock, outage: Outage
+    ) -> None:
         self.name = name
         self._step = step
+        self._outage = outage
         self._clock = clock
         self._condition = threading.Condition()
         self._woken = False
@@ -81,13 +116,11 @@ class Loop:
         try:
             seconds = self._step()
         except StoreError as error:
-            if not self._backoff:
-                self._log.error("database_unavailable", reason=str(error))
+            self._outage.begins(self.name, str(error))
         except Exception:  # noqa: BLE001  # a dead loop would be the silent end of all ticks
             self._log.exception("step_failed")
         else:
-            if self._backoff:
-                self._log.info("database_recovered")
+            self._outage.ends(self.name)
             self._backoff = 0.0
             return seconds
         self._backoff = min(self._backoff * 2 or _FIRST_BACKOFF_S, _MAX_BACKOFF_S)

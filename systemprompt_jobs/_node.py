@@ -15,8 +15,9 @@ from ._claim import Claimer, manual_key, run_values
 from ._doubt import twice
 from ._keep import Keeper
 from ._listen import Listener
-from ._loop import Loop
+from ._loop import Loop, Outage
 from ._observe import DRAIN_S, Observer
+from ._prune import Pruner, Retention
 from ._record import Recorder, cancelled
 from ._run import Attempt
 from ._store import jobs as job_rows
@@ -62,6 +63,7 @@ class LiveNode:
         executor: Executor,
         clock: Clock,
         lease_s: float,
+        retention: Retention = Retention(),  # noqa: B008  # frozen
     ) -> None:
         self.node = new_node()
         self._store = store
@@ -75,7 +77,7 @@ class LiveNode:
         self._caught_up: set[str] = set()
         self._ticking = False
         self._watch: Watch | None = None
-        self.observer = self._observer = Observer(manager)
+        self._observer = Observer(manager)
         self._keeper = Keeper(
             store,
             self.node,
@@ -112,12 +114,15 @@ class LiveNode:
             room=lambda: 0 if self._keeper.crowded else self._recorder.room(),
             lease_s=lease_s,
         )
-        self._record_loop = Loop("record", self._recorder.step, clock)
-        self._keep_loop = Loop("keep", self._keeper.step, clock)
+        pruner = Pruner(store, clock, retention, self._observer)
+        outage = Outage(self._observer, clock)
+        self._record_loop = Loop("record", self._recorder.step, clock, outage)
+        self._keep_loop = Loop("keep", self._keeper.step, clock, outage)
         self._listener = Listener(store, self._keep_loop.wake, lease_s / 3)
-        self._claim_loop = Loop("claim", self._claimer.step, clock)
+        self._claim_loop = Loop("claim", self._claimer.step, clock, outage)
         self._loops = (self._record_loop, self._keep_loop, self._claim_loop)
         self._stopping = False
+        self._prune_loop = Loop("prune", pruner.step, clock, outage)
 
     # --- up ---
 
@@ -127,6 +132,7 @@ class LiveNode:
         """Join as a scheduler: catch up, run what starts up, then claim ticks."""
         self._ticking = True
         self._join("scheduler")
+        self._observer.put("node_joined", node=self.node)
         self._observer.put("scheduler_started", node=self.node)
         for problem in degraded:
             self._observer.put("plugin_failed", problem=problem)
@@ -136,6 +142,7 @@ class LiveNode:
         self._start_up()
         self._claim_loop.start()
         self._listener.start()
+        self._prune_loop.start()
 
     def start_waiting(self) -> None:
         """Join for runs by hand only."""
@@ -190,6 +197,11 @@ class LiveNode:
         reasons += [f"the thread {name} is stuck" for name in stuck]
         return Health(live=not stuck, ready=not reasons, reasons=tuple(reasons))
 
+    @property
+    def observer(self) -> Observer:
+        """The one thread on which this process's hooks are called."""
+        return self._observer
+
     # --- at work ---
 
     def trigger(
@@ -221,8 +233,12 @@ class LiveNode:
                 due.append(run)
         now = self._clock.now()
         self._caught_up |= {run.job_id for run in due if run.tick and run.tick <= now}
-        self._recorder.offer(run for run in due if run.state is State.CLAIMED)
-        if any(run.state is State.PENDING for run in due):
+        claimed = [run for run in due if run.state is State.CLAIMED]
+        for run in claimed:
+            if run.tick is not None:
+                self._observer.put("tick_claimed", run=run)
+        self._recorder.offer(claimed)
+        if len(claimed) < len(due):
             self._keep_loop.wake()
 
     def _look(self) -> None:
@@ -271,6 +287,7 @@ class LiveNode:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
             self._listener.stop()
+            self._prune_loop.stop()
         unstarted = self._recorder.close()
         if unstarted:
             self._settle(lambda: self._give_back(unstarted))
@@ -281,11 +298,16 @@ class LiveNode:
         self._record_loop.stop()
         self._settle(self._recorder.flush)
         self._keep_loop.stop()
-        self._settle(self._keeper.leave)
+        self._settle(self._leave)
         self._executor.close()
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
         self._observer.drain(DRAIN_S)
+
+    def _leave(self) -> None:
+        self._keeper.leave()
+        if self._ticking:
+            self._observer.put("node_left", node=self.node)
 
     def _give_back(self, unstarted: Sequence[Run]) -> None:
         """Other nodes may take the ticks; start-up and manual runs belong to this one alone."""

@@ -30,13 +30,15 @@ _END: tuple[str, dict[str, Any]] = ("", {})
 class Observer:
     """A bounded queue of hook calls and the thread that makes them.
 
-    `put` never blocks: calls that do not fit are counted in `dropped`.
+    `put` never blocks: calls that do not fit are counted in `dropped`. A hook that nobody
+    implements at its first call costs next to nothing.
     """
 
     def __init__(self, manager: pluggy.PluginManager, capacity: int = _CAPACITY) -> None:
         self._manager = manager
         self._queue: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue(capacity)
         self._callers: dict[str, list[tuple[pluggy.HookImpl, Any]]] = {}
+        self._heard: dict[str, bool] = {}
         self._blamed: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="jobs-observer", daemon=True)
         self._log = structlog.get_logger("systemprompt_jobs")
@@ -49,6 +51,11 @@ class Observer:
 
     def put(self, hook: str, **arguments: Any) -> None:
         """Have the hook called soon."""
+        heard = self._heard.get(hook)
+        if heard is None:
+            heard = self._heard[hook] = bool(getattr(self._manager.hook, hook).get_hookimpls())
+        if not heard:
+            return
         try:
             self._queue.put_nowait((hook, arguments))
         except queue.Full:

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,16 +26,19 @@ from .errors import (
     text_of,
 )
 from .model import (
+    AuditEntry,
     Change,
     Explanation,
     Health,
     Job,
     JobOverview,
+    JobStats,
     NodeOverview,
     Orphan,
     PauseOverview,
     Plan,
     Problem,
+    Pruned,
     Run,
     SchedulerOverview,
     State,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from ._control import Control
     from ._explain import Evidence
     from ._node import LiveNode
+    from ._observe import Observer
     from ._store import Store
     from ._store.plans import Standing
     from .interfaces import Clock, Executor, Schedule
@@ -243,6 +247,51 @@ class Runtime:
         ]
         return [answer.get() for answer in answers]
 
+    def prune(
+        self,
+        *,
+        older_than: timedelta | None = None,
+        keep: int | None = None,
+        dry_run: bool = False,
+        who: str = "",
+    ) -> Pruned:
+        """Forget what ended longer ago than `older_than`, but the `keep` newest runs of each job.
+
+        Both are as configured unless given; with `dry_run` nothing is deleted. Schedulers go on
+        meanwhile. Raises StoreError; what was deleted before stays so.
+        """
+        from . import _prune
+
+        retention = _prune.Retention(
+            self.settings.retention if older_than is None else older_than,
+            self.settings.retention_runs if keep is None else keep,
+        )
+        clock = self._store.clock(self._clock)
+        if not self._readable():
+            return Pruned(clock.now())
+        if dry_run:
+            return _prune.count_old(self._store, clock, retention)
+        pruned = _prune.delete_old(self._store, clock, retention, who)
+        if pruned:
+            with self._observing() as observer:
+                _prune.observe(observer, pruned)
+        return pruned
+
+    @contextmanager
+    def _observing(self) -> Iterator[Observer]:
+        """Enter with the observer of what runs here, or with one for this alone."""
+        from ._observe import DRAIN_S, Observer
+
+        if self._live is not None:
+            yield self._live.observer
+            return
+        observer = Observer(self._manager)
+        observer.start()
+        try:
+            yield observer
+        finally:
+            observer.drain(DRAIN_S)
+
     def _runnable(self, name: str) -> Plan:
         plan = self.find(name)
         if plan.problem is not None:
@@ -259,6 +308,7 @@ class Runtime:
 
     def _live_node(self) -> LiveNode:
         from ._node import LiveNode
+        from ._prune import Retention
 
         if self._live is not None:
             raise UsageError("this runtime is running already")
@@ -273,6 +323,7 @@ class Runtime:
             self._new_executor(),
             self._clock,
             self.settings.lease.total_seconds(),
+            Retention(self.settings.retention, self.settings.retention_runs),
         )
         return self._live
 
@@ -406,20 +457,10 @@ class Runtime:
 
     @contextmanager
     def _control(self) -> Iterator[Control]:
-        """Yield what changes jobs; its hooks are called by the running node, or until the end."""
         from ._control import Control
-        from ._observe import DRAIN_S, Observer
 
-        clock = self._store.clock(self._clock)
-        if self._live is not None:
-            yield Control(self._store, clock, self._live.observer)
-            return
-        observer = Observer(self._manager)
-        observer.start()
-        try:
-            yield Control(self._store, clock, observer)
-        finally:
-            observer.drain(DRAIN_S)
+        with self._observing() as observer:
+            yield Control(self._store, self._store.clock(self._clock), observer)
 
     # --- questions ---
 
@@ -578,18 +619,55 @@ class Runtime:
         *,
         job: str | None = None,
         states: Sequence[str] | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        node: str | None = None,
+        text: str | None = None,
+        before: int | None = None,
         limit: int = 20,
     ) -> list[Run]:
         """Return the newest runs, newest first.
 
         `job` is a job id, also of a job that is gone; the history of its aliases is its own.
+        `tag`: of installed jobs with it. `since`, `until`: those whose time, from the tick to
+        the end, overlaps. `node`: of nodes whose id begins so. `text`: that say this in error or
+        message, in small or capital letters. `before`: older than the run of this id.
         """
         from ._store import queries
 
         if not self._readable():
             return []
+        ids = self._ids(job)
+        if tag is not None:
+            tagged = {id_ for p in self.plans if tag in p.job.tags for id_ in self._ids(p.id) or ()}
+            ids = sorted(tagged if ids is None else tagged & {*ids})
+        wanted = queries.Wanted(since, until, node, text, before)
         with self._store.read() as connection:
-            return queries.history(connection, self._ids(job), states, limit)
+            return queries.history(connection, ids, states, limit, wanted)
+
+    def nodes(self, gone: timedelta = timedelta(days=1)) -> list[NodeOverview]:
+        """Return the live schedulers, oldest first, and those that went within `gone`."""
+        from . import _look
+
+        if not self._readable():
+            return []
+        return _look.nodes(self._store, self._store.clock(self._clock), gone)
+
+    def audit(self, limit: int = 20, before: int | None = None) -> list[AuditEntry]:
+        """Return who did what by hand, newest first; `before` is the id of an entry."""
+        from . import _look
+
+        return _look.audit(self._store, before, limit) if self._readable() else []
+
+    def stats(self, *jobs: str, since: timedelta = timedelta(days=7)) -> list[JobStats]:
+        """Return how jobs did: these ids, else all that are in the history, by id."""
+        from . import _look
+
+        if not self._readable():
+            return []
+        ids = [id_ for job in jobs for id_ in self._ids(job) or ()] if jobs else None
+        return _look.stats(self._store, self._store.clock(self._clock), ids, since)
 
     def _ids(self, job: str | None) -> list[str] | None:
         plan = next((plan for plan in self.plans if plan.id == job), None)

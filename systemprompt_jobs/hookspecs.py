@@ -180,6 +180,36 @@ def scheduler_stopped(node: Node) -> None:
 
 
 @hookspec
+def node_joined(node: Node) -> None:
+    """Observe that a scheduler's node has joined the others of its database.
+
+    Called in its own process, before `scheduler_started`; and again when others had taken it for
+    dead and it came back.
+
+    Example::
+
+        @hookimpl
+        def node_joined(node):
+            NODES.inc()
+    """
+
+
+@hookspec
+def node_left(node: Node) -> None:
+    """Observe that a scheduler's node is gone.
+
+    Called in its own process when it has stopped by itself. For one that died, or was silent for
+    5/3 of a lease, it is called in another scheduler's process: the one that noticed first.
+
+    Example::
+
+        @hookimpl
+        def node_left(node):
+            NODES.dec()
+    """
+
+
+@hookspec
 def clock_skewed(node: Node, offset: timedelta) -> None:
     """Observe that a node's clock has come to differ by more than 1 s from the database's.
 
@@ -196,6 +226,21 @@ def clock_skewed(node: Node, offset: timedelta) -> None:
 
 
 # --- observe, ticks and runs ---
+
+
+@hookspec
+def tick_claimed(run: Run) -> None:
+    """Observe that this node has claimed a tick and will start it when its time has come.
+
+    Called up to 250 ms ahead of the tick. Called again when another node claims it, after
+    `run_rescued` or when its node stopped before it could start.
+
+    Example::
+
+        @hookimpl
+        def tick_claimed(run):
+            CLAIMED.labels(run.job_id).inc()
+    """
 
 
 @hookspec
@@ -294,6 +339,21 @@ def run_lost(run: Run) -> None:
 
 
 @hookspec
+def run_rescued(run: Run) -> None:
+    """Observe that a run was taken from a node that died before it could start the function.
+
+    It waits for a node again, `pending` under a higher fence, at no cost. Called in the process
+    that noticed; `run.node` is the dead one.
+
+    Example::
+
+        @hookimpl
+        def run_rescued(run):
+            print(run.job_id, "goes on without", run.node)
+    """
+
+
+@hookspec
 def run_finished(run: Run, report: Report | None) -> None:
     """Observe any end of a run that had started, right after the hook of that end.
 
@@ -349,6 +409,51 @@ def job_resumed(job_id: str, note: str, who: str) -> None:
         @hookimpl
         def job_resumed(job_id, who):
             post(f"{job_id} goes on, by {who or 'itself'}")
+    """
+
+
+# --- observe, the database ---
+
+
+@hookspec
+def database_unavailable(reason: str) -> None:
+    """Observe that a running scheduler cannot use its database any more.
+
+    It starts nothing that it cannot record, and tries again with growing pauses, up to 30 s.
+    Called once per outage. One that is not there when a scheduler starts is only logged.
+
+    Example::
+
+        @hookimpl
+        def database_unavailable(reason):
+            page(reason)
+    """
+
+
+@hookspec
+def database_recovered(after: timedelta) -> None:
+    """Observe that the database can be used again; `after` is how long it could not be.
+
+    Example::
+
+        @hookimpl
+        def database_recovered(after):
+            print("the database was gone for", after)
+    """
+
+
+@hookspec
+def history_pruned(runs: int, nodes: int, audits: int, before: datetime) -> None:
+    """Observe that old history was forgotten: how many runs, nodes and audit rows.
+
+    They ended before `before`. Called once after a pass that deleted something, in the process
+    that deleted it.
+
+    Example::
+
+        @hookimpl
+        def history_pruned(runs):
+            PRUNED.inc(runs)
     """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -401,6 +402,29 @@ class Superseding:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was forgotten, or would be: it ended before `before`. `jobs` counts runs by job."""
+
+    before: datetime
+    jobs: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    nodes: int = 0
+    audits: int = 0
+
+    @property
+    def runs(self) -> int:
+        """How many runs."""
+        return sum(self.jobs.values())
+
+    def __add__(self, other: Pruned) -> Pruned:
+        jobs = Counter(self.jobs)
+        jobs.update(other.jobs)
+        return Pruned(self.before, jobs, self.nodes + other.nodes, self.audits + other.audits)
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.nodes or self.audits)
+
+
+@dataclass(frozen=True, slots=True)
 class JobOverview:
     """A job's plan, its next tick (None: it has none) and its newest run, if any.
 
@@ -426,13 +450,63 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class NodeOverview:
-    """A live scheduler node; `heartbeat` is when it last said so."""
+    """A scheduler node; `heartbeat` is when it last said that it lives.
+
+    `state` is `live`, `left` (by itself) or `died`. `clock_offset` is how far its clock is ahead
+    of the database's, None where one clock is all there is. `jobs` is how many jobs it has,
+    `lacks` those that other live nodes have and it has not.
+    """
 
     id: str
     version: str
     workers: int
     started: datetime
     heartbeat: datetime
+    state: str = "live"
+    stopped: datetime | None = None
+    clock_offset: timedelta | None = None
+    jobs: int = 0
+    lacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what to which job or thing."""
+
+    id: int
+    at: datetime
+    who: str
+    action: str
+    subject: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStats:
+    """How a job did in a stretch of time.
+
+    `counts` holds runs and ticks by state. `took` is how long the function ran, `late` how long
+    after it might have started a tick did, each as (p50, p95): half of the runs, and 95 in 100,
+    stay at or below.
+    `last` are the state and duration of the newest runs, oldest first.
+    """
+
+    job_id: str
+    counts: Mapping[str, int]
+    took: tuple[timedelta, timedelta] | tuple[None, None]
+    late: tuple[timedelta, timedelta] | tuple[None, None]
+    last: tuple[tuple[State, timedelta | None], ...]
+
+    @property
+    def runs(self) -> int:
+        """How many have started and ended."""
+        never = ("pending", "claimed", "running", "skipped", "missed")
+        return sum(number for state, number in self.counts.items() if state not in never)
+
+    @property
+    def success_rate(self) -> float | None:
+        """Which part of the runs has succeeded, None where there was none."""
+        return self.counts.get(State.SUCCEEDED, 0) / self.runs if self.runs else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def test_a_dead_nodes_running_run_is_lost_within_five_thirds_of_a_lease(store, c
     lost = alive.run_of(run)
     assert lost.state is State.LOST
     assert "node died" in lost.error
-    assert alive.calls.names() == ["run_lost", "run_finished"]
+    assert alive.calls.names() == ["run_lost", "run_finished", "node_left"]
     assert alive.calls.made[1][1]["report"] is None
 
 
@@ -111,7 +111,36 @@ def test_a_dead_nodes_claimed_run_is_taken_over_under_a_higher_fence_at_no_cost(
     (taken,) = alive.taken
     assert (taken.id, taken.state, taken.fence, taken.attempt) == (run.id, State.CLAIMED, 2, 0)
     assert taken.node == alive.node.id
-    assert alive.calls.names() == []
+    assert alive.calls.names() == ["run_rescued", "node_left"]
+    rescued = alive.calls.made[0][1]["run"]
+    assert (rescued.id, rescued.state, rescued.fence) == (run.id, State.PENDING, 2)
+    assert rescued.node == dead.node.id
+
+
+def test_a_dead_node_is_noticed_by_one_of_the_others(store, clock):
+    dead, one, two = (Node(store, clock) for _ in range(3))
+    pass_time(clock, 2 * LEASE_S, one, two)
+    assert one.calls.made + two.calls.made == [("node_left", {"node": dead.node})]
+
+
+def test_a_node_that_has_left_by_itself_is_not_noticed_again(store, clock):
+    gone, other = Node(store, clock), Node(store, clock)
+    gone.keeper.leave()
+    pass_time(clock, 2 * LEASE_S, other)
+    assert other.calls.made == []
+
+
+def test_a_node_that_was_taken_for_dead_joins_again_when_it_wakes(store, clock):
+    frozen, other = Node(store, clock), Node(store, clock)
+    pass_time(clock, 2 * LEASE_S, other)
+    assert other.calls.names() == ["node_left"]
+    frozen.keeper.step()
+    frozen.keeper.step()
+    assert frozen.calls.made == [("node_joined", {"node": frozen.node})]
+    pass_time(clock, LEASE_S, frozen, other)
+    assert other.calls.names() == ["node_left"]
+    with store.read() as connection:
+        assert connection.execute(select(node.c.stopped)).scalars().all() == [None, None]
 
 
 def test_a_start_up_run_is_never_moved_to_another_node(store, clock):

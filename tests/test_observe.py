@@ -274,6 +274,14 @@ class Slow:
         self.free.wait(PATIENCE)
 
 
+def test_a_hook_that_nobody_implements_is_not_queued(manager):
+    observer = Observer(manager, capacity=1)
+    for n in range(5):
+        observer.put("run_started", run=n)
+    assert observer.dropped == 0
+    assert observer._queue.empty()
+
+
 class TestBounded:
     def test_a_slow_one_holds_up_nobody_who_puts(self, manager, logged):
         slow = Slow(manager)

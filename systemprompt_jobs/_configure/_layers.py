@@ -28,6 +28,8 @@ DEFAULTS = MappingProxyType(
         "shutdown_grace": "30s",
         "lease": "30s",
         "health_address": "",
+        "retention": "30d",
+        "retention_runs": 100,
         "unknown_jobs": "error",
         "unlisted_jobs": "run",
         "extensions": {},

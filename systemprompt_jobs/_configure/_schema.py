@@ -98,6 +98,8 @@ class Scheduler(BaseModel):
     shutdown_grace: Duration | None = None
     lease: Annotated[Duration, AfterValidator(_lease)] | None = None
     health_address: Annotated[StrictStr, AfterValidator(_address)] | None = None
+    retention: Duration | None = None
+    retention_runs: Annotated[int, BeforeValidator(_no_flag), Field(ge=0)] | None = None
     unknown_jobs: Literal["error", "warn"] | None = None
     unlisted_jobs: Literal["run", "ignore"] | None = None
     extensions: dict[str, dict[str, Any]] | None = None

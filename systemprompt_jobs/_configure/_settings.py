@@ -50,6 +50,8 @@ class Settings:
     shutdown_grace: timedelta
     lease: timedelta
     health_address: str
+    retention: timedelta
+    retention_runs: int
     unknown_jobs: Literal["error", "warn"]
     unlisted_jobs: Literal["run", "ignore"]
     extensions: Mapping[str, Mapping[str, Any]]

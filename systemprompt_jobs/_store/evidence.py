@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, or_, select
 
 from .runs import columns, to_run
 from .schema import audit, job, job_set, node, run
@@ -32,8 +32,8 @@ def live_nodes(
 
 def nodes_at(connection: Connection, job_id: str, at: datetime) -> list[tuple[str, bool]]:
     """Return the schedulers that were up at an instant, and whether each had the job."""
-    last_sign = func.coalesce(node.c.stopped, node.c.heartbeat)
-    return _nodes(connection, _with_job(job_id).where(node.c.started <= at, last_sign >= at))
+    up = and_(node.c.started <= at, node.c.heartbeat >= at)
+    return _nodes(connection, _with_job(job_id).where(up))
 
 
 def _with_job(job_id: str) -> Select[tuple[Any, ...]]:

@@ -113,6 +113,9 @@ def advance(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         update_many(connection, job, ("id",), ("next_tick", "last_tick"), values)
 
 
-def add_audit(connection: Connection, at: datetime, who: str, action: str, subject: str) -> None:
-    """Record who did what."""
-    connection.execute(audit.insert().values(at=at, who=who, action=action, subject=subject))
+def add_audit(
+    connection: Connection, at: datetime, who: str, action: str, subject: str, note: str = ""
+) -> None:
+    """Record who did what, and why."""
+    values = {"at": at, "who": who, "action": action, "subject": subject, "note": note}
+    connection.execute(audit.insert().values(values))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 
-from .schema import node
+from ..model import Node
+from .schema import job_set, node
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime, timedelta
 
     from sqlalchemy import ColumnElement, Connection
@@ -30,13 +32,103 @@ def beat(
     connection.execute(
         update(node)
         .where(node.c.id == node_id)
-        .values(heartbeat=now, lease_until=lease_until, clock_offset=offset)
+        .values(heartbeat=now, lease_until=lease_until, clock_offset=offset, stopped=None)
     )
 
 
+def has_stopped(connection: Connection, node_id: str) -> bool:
+    """Return whether somebody has taken the node for dead."""
+    found = connection.execute(select(node.c.stopped).where(node.c.id == node_id)).scalar()
+    return found is not None
+
+
+def silent(connection: Connection, lease_now: int, boot: str) -> list[tuple[Node, int]]:
+    """Return the schedulers, each with its lease, whose lease has run out and who never left."""
+    rows = connection.execute(
+        select(node).where(
+            node.c.kind == "scheduler",
+            node.c.stopped.is_(None),
+            or_(node.c.lease_until < lease_now, node.c.boot != boot),
+        )
+    )
+    return [(to_node(row), row.lease_until) for row in rows]
+
+
+def bury(connection: Connection, dead: Iterable[tuple[Node, int]], now: datetime) -> list[Node]:
+    """Say of these nodes that they have stopped; return those whose lease is still the same."""
+    return [
+        buried
+        for buried, lease_until in sorted(dead, key=lambda pair: pair[0].id)
+        if connection.execute(
+            update(node)
+            .where(
+                node.c.id == buried.id,
+                node.c.lease_until == lease_until,
+                node.c.stopped.is_(None),
+            )
+            .values(stopped=now)
+        ).rowcount
+    ]
+
+
+def gone(connection: Connection, lease_now: int, boot: str, since: datetime) -> list[Any]:
+    """Return the rows of schedulers that are not live and were heard of since, newest first."""
+    return list(
+        connection.execute(
+            select(node)
+            .where(
+                node.c.kind == "scheduler",
+                node.c.heartbeat >= since,
+                or_(
+                    node.c.stopped.is_not(None),
+                    node.c.lease_until < lease_now,
+                    node.c.boot != boot,
+                ),
+            )
+            .order_by(node.c.heartbeat.desc())
+        )
+    )
+
+
+def set_sizes(connection: Connection, hashes: Iterable[str]) -> dict[str, int]:
+    """Return how many jobs these job sets have."""
+    rows = connection.execute(
+        select(job_set.c.hash, func.count())
+        .where(job_set.c.hash.in_(list(hashes)))
+        .group_by(job_set.c.hash)
+    )
+    return {hash_: number for hash_, number in rows}  # noqa: C416  # rows are no pairs to mypy
+
+
+def lacking(connection: Connection, hashes: Iterable[str]) -> dict[str, list[str]]:
+    """Return for each of these job sets the jobs that others of them have and it has not."""
+    names = set(hashes)
+    uneven = (
+        select(job_set.c.job_id)
+        .where(job_set.c.hash.in_(names))
+        .group_by(job_set.c.job_id)
+        .having(func.count() < len(names))
+    )
+    rows = connection.execute(
+        select(job_set.c.job_id, job_set.c.hash)
+        .where(job_set.c.hash.in_(names), job_set.c.job_id.in_(uneven))
+        .order_by(job_set.c.job_id)
+    )
+    having: dict[str, set[str]] = {}
+    for job_id, hash_ in rows:
+        having.setdefault(job_id, set()).add(hash_)
+    return {name: [id_ for id_, own in having.items() if name not in own] for name in names}
+
+
+def to_node(row: Any) -> Node:
+    """Return who a row is about. Its `boot` is the host's; the process's own is in the id."""
+    return Node(row.id, row.host, row.pid, row.id.rpartition(":")[2], row.version)
+
+
 def leave(connection: Connection, node_id: str, now: datetime) -> None:
-    """Say that the node has stopped by itself."""
-    connection.execute(update(node).where(node.c.id == node_id).values(stopped=now))
+    """Say that the node has stopped by itself: it was alive until then."""
+    gone = {"heartbeat": now, "stopped": now}
+    connection.execute(update(node).where(node.c.id == node_id).values(gone))
 
 
 def live(connection: Connection, lease_now: int, boot: str) -> list[Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
+from ..model import State
 from .runs import columns, to_run
-from .schema import attempt, job, run
+from .schema import Instant, attempt, audit, job, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from ..model import Run
 
@@ -39,6 +41,7 @@ def history(
     job_ids: Sequence[str] | None = None,
     states: Sequence[str] | None = None,
     limit: int = 20,
+    wanted: Wanted | None = None,
 ) -> list[Run]:
     """Return the newest runs, newest first."""
     statement = select(*columns()).order_by(run.c.id.desc()).limit(limit)
@@ -46,7 +49,47 @@ def history(
         statement = statement.where(run.c.job_id.in_(job_ids))
     if states is not None:
         statement = statement.where(run.c.state.in_(states))
+    if wanted is not None:
+        statement = statement.where(*_conditions(wanted))
     return [to_run(row) for row in connection.execute(statement)]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which runs: those that overlap a time, of a node, that say a text, older than a run."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    node: str | None = None
+    text: str | None = None
+    before: int | None = None
+
+
+def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+    first = func.coalesce(run.c.tick_at, run.c.created, type_=Instant)
+    last = func.coalesce(
+        run.c.last_tick, run.c.finished, run.c.tick_at, run.c.created, type_=Instant
+    )
+    if wanted.since is not None:
+        yield or_(last >= wanted.since, run.c.state == State.RUNNING)
+    if wanted.until is not None:
+        yield first < wanted.until
+    if wanted.node is not None:
+        yield run.c.node.startswith(wanted.node, autoescape=True)
+    if wanted.text is not None:
+        text = wanted.text.lower()
+        said = (run.c.error, run.c.message)
+        yield or_(*(func.lower(column).contains(text, autoescape=True) for column in said))
+    if wanted.before is not None:
+        yield run.c.id < wanted.before
+
+
+def audit_rows(connection: Connection, before: int | None, limit: int) -> list[Any]:
+    """Return audit rows, newest first."""
+    statement = select(audit).order_by(audit.c.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(audit.c.id < before)
+    return list(connection.execute(statement))
 
 
 def traceback_of(connection: Connection, run_id: int) -> str:

@@ -207,7 +207,8 @@ def unchanged(connection: Connection, runs: Sequence[Run]) -> list[Run]:
 
 
 def _mark(value: Run) -> tuple[Any, ...]:
-    return value.job_id, value.tick, value.state, value.fence, value.node, value.finished
+    holder = "" if value.state is State.PENDING else value.node
+    return value.job_id, value.tick, value.state, value.fence, holder, value.finished
 
 
 def _take_slots(connection: Connection, runs: Sequence[Run]) -> set[int]:
@@ -396,7 +397,7 @@ def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int
 def rescue(
     connection: Connection, suspects: Iterable[tuple[int, int, int]], now: datetime
 ) -> list[Run]:
-    """Settle runs whose holder is dead; return those that are `lost`.
+    """Settle runs whose holder is dead; return them: `lost`, or `pending` again.
 
     One that never started goes back to `pending` at no cost, unless it was a start-up run,
     which belongs to its node alone; one that was running is `lost`.
@@ -416,7 +417,7 @@ def rescue(
         connection,
         [(r, Report(State.LOST, r.started or now, now, error=r.error)) for r in lost],
     )
-    return lost
+    return lost + [replace(r, state=State.PENDING, fence=r.fence + 1) for r in unstarted]
 
 
 def any_pending(connection: Connection, job_set: str, now: datetime) -> bool:

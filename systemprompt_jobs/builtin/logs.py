@@ -57,6 +57,18 @@ def scheduler_stopped(node: Any) -> None:
 
 
 @observe
+def node_joined(node: Any) -> None:
+    """Log it."""
+    _log.info("node_joined", node=node.id, version=node.version)
+
+
+@observe
+def node_left(node: Any) -> None:
+    """Log it."""
+    _log.info("node_left", node=node.id)
+
+
+@observe
 def clock_skewed(node: Any, offset: timedelta) -> None:
     """Log it."""
     _log.warning("clock_skewed", node=node.id, offset_s=round(offset.total_seconds(), 3))
@@ -124,9 +136,34 @@ def run_lost(run: Run) -> None:
 
 
 @observe
+def run_rescued(run: Run) -> None:
+    """Log it."""
+    _log.warning("run_rescued", **_run_fields(run), node=run.node)
+
+
+@observe
 def run_fenced(run: Run, report: Report) -> None:
     """Log it."""
     _log.warning("run_fenced", **_run_fields(run), **_report_fields(report))
+
+
+@observe
+def database_unavailable(reason: str) -> None:
+    """Log it."""
+    _log.error("database_unavailable", reason=reason)
+
+
+@observe
+def database_recovered(after: timedelta) -> None:
+    """Log it."""
+    _log.info("database_recovered", after_s=round(after.total_seconds(), 3))
+
+
+@observe
+def history_pruned(runs: int, nodes: int, audits: int, before: datetime) -> None:
+    """Log it."""
+    counts = {"runs": runs, "nodes": nodes, "audits": audits}
+    _log.info("history_pruned", **counts, before=before.isoformat())
 
 
 @observe

@@ -37,7 +37,7 @@ def test_a_signal_stops_it_with_exit_0(started, project, number):
     process.signal(number)
     answer = process.end()
     assert (answer.code, answer.err) == (0, "")
-    assert events(answer.out) == ["scheduler_stopping", "scheduler_stopped"]
+    assert events(answer.out) == ["scheduler_stopping", "node_left", "scheduler_stopped"]
 
 
 @pytest.mark.parametrize("number", STOPS)
@@ -49,7 +49,7 @@ def test_running_jobs_may_end(started, waiting, tmp_path, number):
     (tmp_path / "gate").write_text("done")
     answer = process.end()
     assert answer.code == 0
-    assert events(answer.out) == ["run_succeeded", "scheduler_stopped"]
+    assert events(answer.out) == ["run_succeeded", "node_left", "scheduler_stopped"]
 
 
 def test_a_second_signal_leaves_at_once(started, waiting):

@@ -41,7 +41,17 @@ def shown(terminal, new_project, cli):
 
 
 @pytest.mark.parametrize(
-    "command", [["list"], ["history"], ["plugins"], ["status"], ["check"], ["status", "short"]]
+    "command",
+    [
+        ["list"],
+        ["history"],
+        ["stats"],
+        ["audit"],
+        ["plugins"],
+        ["status"],
+        ["check"],
+        ["status", "short"],
+    ],
 )
 def test_tables_fit_and_nothing_that_a_job_says_moves_or_colours_anything(shown, tmp_path, command):
     lines = shown(*command)

@@ -19,6 +19,8 @@ KEYS = st.sampled_from(
         "workers",
         "shutdown_grace",
         "lease",
+        "retention",
+        "retention_runs",
         "unknown_jobs",
         "unlisted_jobs",
         "extensions",

@@ -12,6 +12,7 @@ from ._lazy import LazyGroup
 from ._session import Session
 
 COMMANDS = {
+    "audit": ("_audit", "Show who did what by hand, newest first."),
     "check": ("_check", "Say everything that is wrong with plugins and configuration."),
     "config": ("_config", "Show the configuration in force, or the schema of its files."),
     "db": ("_db", "See and upgrade the database's schema, export and import all it holds."),
@@ -21,12 +22,18 @@ COMMANDS = {
     "list": ("_list", "Show every job: its schedule, its next tick, how it went last."),
     "next": ("_next", "Show upcoming ticks, and what a schedule means."),
     "pause": ("_pause", "Pause jobs: their ticks are skipped until the end or `resume`."),
+    "nodes": ("_nodes", "Show the live schedulers, and those that went lately."),
     "plugins": ("_plugins", "Show where jobs come from, and which plugins are broken."),
     "reset-clock": ("_reset_clock", "Let jobs go on that wait because a clock was wrong."),
     "resume": ("_resume", "End the pauses of jobs; what was due meanwhile is not made up."),
+    "prune": ("_prune", "Forget old history, as schedulers do by themselves about once an hour."),
     "run": ("_run", "Run jobs here and now, and wait until they have ended."),
     "serve": ("_serve", "Run the scheduler until it is told to stop."),
     "show": ("_status", "Show the scheduler at a glance, or all about one job."),
+    "stats": (
+        "_stats",
+        "Show how often jobs ran, succeeded, and how long and how late they were.",
+    ),
     "status": ("_status", "Show the scheduler at a glance, or all about one job."),
 }
 """Command → its module and its summary, which `--help` shows without loading it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,10 +10,11 @@ from systemprompt_jobs.errors import UnknownJobError, UsageError
 
 from ._lazy import near
 from ._options import as_json
+from ._plans import tagged
 from ._runs import STATES, show_runs
 from ._shapes import print_json, run_shape
 from ._text import say
-from ._times import now
+from ._times import moment, now
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Runtime
@@ -49,21 +50,48 @@ def _known(
     metavar="N",
     help="How many runs at most.",
 )
+@click.option("--tag", metavar="T", help="Only jobs with this tag.")
+@click.option("--since", metavar="T", help="Only from this time on: 2026-03-29T01:00, or 2h for "
+              "two hours ago.")  # fmt: skip
+@click.option("--until", metavar="T", help="Only before this time.")
+@click.option("--node", metavar="N", help="Only of nodes whose id begins so, e.g. a host's.")
+@click.option("--grep", "text", metavar="TEXT", help="Only with this in the error or message.")
+@click.option("--before", type=int, metavar="RUN", help="Only runs older than this one.")
 @as_json
 @click.pass_obj
 def command(
-    session: Session, name: str | None, states: tuple[str, ...], number: int, as_json: bool
+    session: Session,
+    /,
+    name: str | None,
+    states: tuple[str, ...],
+    number: int,
+    as_json: bool,
+    **filters: Any,
 ) -> None:
     """Show the newest runs, newest first."""
     runtime = session.runtime()
     job = None if name is None else find_id(runtime, name)
-    runs = runtime.history(job=job, states=states or None, limit=number)
+    wanted = _wanted(runtime, filters)
+    runs = runtime.history(job=job, states=states or None, limit=number, **wanted)
     if as_json:
         print_json({"runs": [run_shape(run) for run in runs]})
     elif runs:
         show_runs(runs, now())
+        if len(runs) == number:
+            say(f"older ones: --before {runs[-1].id}")
     else:
-        say("no runs of this kind yet" if job or states else "no runs yet")
+        say("no runs of this kind yet" if job or states or wanted else "no runs yet")
+
+
+def _wanted(runtime: Runtime, filters: dict[str, Any]) -> dict[str, Any]:
+    """Return what `Runtime.history` takes of the options that were given."""
+    wanted = {name: value for name, value in filters.items() if value is not None}
+    if "tag" in wanted:
+        tagged(runtime.plans, wanted["tag"])  # one that no job has is a slip
+    for name in ("since", "until"):
+        if name in wanted:
+            wanted[name] = moment(f"--{name}", wanted[name])
+    return wanted
 
 
 def find_id(runtime: Runtime, name: str) -> str:

@@ -24,6 +24,38 @@ def read_instant(option: str, text: str, zone: tzinfo) -> datetime:
     return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
 
 
+def duration(option: str, text: str) -> timedelta:
+    """Return the duration that an option says, e.g. `7d`. Raises UsageError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from systemprompt_jobs import Duration
+
+    try:
+        return TypeAdapter(Duration).validate_python(text)
+    except ValidationError as error:
+        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"{option}: {said}") from None
+
+
+def moment(option: str, text: str) -> datetime:
+    """Return the instant that an option says: a time, in UTC without an offset, or how long ago.
+
+    Raises UsageError.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    else:
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        return now() - duration(option, text)
+    except (UsageError, OverflowError):
+        raise UsageError(
+            f"{option}: {text!r} is no time: write 2026-03-29T01:00, or 2h for two hours ago"
+        ) from None
+
+
 def instant(value: datetime) -> str:
     """Return e.g. `2026-05-01 02:30:00`."""
     return value.strftime("%Y-%m-%d %H:%M:%S")

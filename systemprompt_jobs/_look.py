@@ -1,0 +1,84 @@
+"""Answers about nodes, audit and statistics, made of what the database says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._clock import boot_id
+from ._store import nodes as node_rows
+from ._store import queries, statistics
+from .model import EMPTY, AuditEntry, JobStats, NodeOverview
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+    from typing import Any
+
+    from ._store import Store, StoreClock
+
+_UNKNOWN = (None, None)
+_SPARKS = 20
+"""Newest runs of a job that its statistics hold."""
+
+
+def nodes(store: Store, clock: StoreClock, gone: timedelta) -> list[NodeOverview]:
+    """Return the live schedulers, then those that went within `gone`, newest first."""
+    boot = boot_id() if store.one_host else ""
+    with store.read() as connection:
+        now, lease_now = clock.read(connection), clock.lease_now()
+        live = node_rows.live(connection, lease_now, boot)
+        left = node_rows.gone(connection, lease_now, boot, now - gone)
+        sets = {row.job_set for row in live}
+        sizes = node_rows.set_sizes(connection, {row.job_set for row in left} | sets)
+        lacks = node_rows.lacking(connection, sets)
+    found = [_node(row, "live", sizes, lacks.get(row.job_set, ())) for row in live]
+    return found + [_node(row, _went(row), sizes) for row in left]
+
+
+def _went(row: Any) -> str:
+    return "left" if row.stopped is not None and row.stopped == row.heartbeat else "died"
+
+
+def _node(row: Any, state: str, sizes: dict[str, int], lacks: Sequence[str] = ()) -> NodeOverview:
+    return NodeOverview(
+        row.id,
+        row.version,
+        row.workers,
+        row.started,
+        row.heartbeat,
+        state=state,
+        stopped=row.stopped,
+        clock_offset=row.clock_offset,
+        jobs=sizes.get(row.job_set, 0),
+        lacks=tuple(lacks),
+    )
+
+
+def audit(store: Store, before: int | None, limit: int) -> list[AuditEntry]:
+    """Return who did what, newest first."""
+    with store.read() as connection:
+        rows = queries.audit_rows(connection, before, limit)
+    return [AuditEntry(row.id, row.at, row.who, row.action, row.subject, row.note) for row in rows]
+
+
+def stats(
+    store: Store, clock: StoreClock, job_ids: Sequence[str] | None, since: timedelta
+) -> list[JobStats]:
+    """Return how the jobs did, in the order of their ids; those without any run are left out."""
+    with store.read() as connection:
+        begin = clock.read(connection) - since
+        conditions = statistics.recent(job_ids, begin)
+        counts = statistics.counts(connection, conditions, begin)
+        took = statistics.took(connection, conditions)
+        late = statistics.late(connection, conditions)
+        last = statistics.last_runs(connection, job_ids, _SPARKS)
+    return [
+        JobStats(
+            job_id,
+            counts.get(job_id, EMPTY),
+            took.get(job_id, _UNKNOWN),
+            late.get(job_id, _UNKNOWN),
+            tuple(last.get(job_id, ())),
+        )
+        for job_id in sorted(counts.keys() | last.keys())
+    ]
