@@ -11,6 +11,7 @@ from systemprompt_jobs._claim import Claimer, run_values
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import nodes as node_rows
+from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import queries, statistics
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.queries import Wanted
@@ -34,7 +35,17 @@ def clock():
 def record(store, *rows):
     """Insert runs; each is a name, how long ago, a state and other columns."""
     plans = [make_plan(name) for name in sorted({name for name, *_ in rows})]
-    claimer = Claimer(store, plans, new_node(), ManualClock(), lambda: 0, print, print)
+    claimer = Claimer(
+        store,
+        plans,
+        new_node(),
+        ManualClock(),
+        lambda: 0,
+        print,
+        print,
+        room=lambda: 1000,
+        lease_s=30.0,
+    )
     with store.write() as connection:
         job_rows.add_missing(connection, [claimer.row(plan) for plan in plans])
         return [_insert(connection, n, *row) for n, row in enumerate(rows)]
@@ -186,7 +197,7 @@ def join(store, clock, name, hash_, ids, lease_until=None, **values):
         "lease_until": clock.lease_now() + 1 if lease_until is None else lease_until,
     }  # fmt: skip
     with store.write() as connection:
-        job_rows.add_job_set(connection, hash_, ids)
+        plan_rows.add_set(connection, hash_, dict.fromkeys(ids, "f"))
         node_rows.join(connection, row | values)
 
 

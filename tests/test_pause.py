@@ -11,22 +11,25 @@ import pytest
 from sqlalchemy import select
 
 from systemprompt_jobs._calendar import every, parse
-from systemprompt_jobs._claim import Claimer, fingerprint, manual_key, run_values
+from systemprompt_jobs._claim import Claimer, manual_key, run_values
 from systemprompt_jobs._control import Control, held, pauses
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._record import Recorder
+from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import audit as audit_table
 from systemprompt_jobs._store.schema import job as job_table
 from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs._watch import Watch
+from systemprompt_jobs._whose import fingerprint, set_hash
 from systemprompt_jobs.errors import ScheduleError, UsageError
 from systemprompt_jobs.model import CatchUp, State, Trigger
 from tests.support import START, Calls, ManualClock, make_job, make_plan, report
 
 SECOND = timedelta(seconds=1)
 JOB = "ext:cleanup"
+JOB_SET = set_hash({JOB: fingerprint(make_plan())})
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
@@ -92,7 +95,12 @@ class Node:
             self._took,
             self.problems.append,
             self.resumed.extend,
+            room=lambda: 1000,
+            lease_s=30.0,
         )
+        with site.store.write() as connection:
+            fingerprints = self.claimer.fingerprints
+            plan_rows.add_set(connection, set_hash(fingerprints), fingerprints)
         self.claimer.install(parse)
         self.watch = Watch(site.store, self.claimer.look)
 
@@ -202,10 +210,10 @@ def test_a_run_that_waits_for_a_node_is_skipped_and_a_retry_waits(site):
     assert _states(site, fresh, retry, by_hand) == ["skipped", "pending", "pending"]
     assert [run.id for run in _take(site)] == [by_hand]
     with site.store.read() as connection:
-        assert not run_rows.any_pending(connection, site.clock.now())
+        assert not run_rows.any_pending(connection, JOB_SET, site.clock.now())
     site.resume()
     with site.store.read() as connection:
-        assert run_rows.any_pending(connection, site.clock.now())
+        assert run_rows.any_pending(connection, JOB_SET, site.clock.now())
     assert [run.id for run in _take(site)] == [retry]
 
 
@@ -231,7 +239,7 @@ def _pending(site, key, trigger, attempt=0):
 
 def _take(site):
     with site.store.write() as connection:
-        return run_rows.take_pending(connection, [JOB], "n", site.clock.now(), 0, 10)
+        return run_rows.take_pending(connection, JOB_SET, "n", site.clock.now(), 0, 10)
 
 
 def _states(site, *ids):

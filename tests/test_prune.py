@@ -15,6 +15,7 @@ from systemprompt_jobs._node import new_node
 from systemprompt_jobs._prune import Pruner, Retention, count_old, delete_old
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import nodes as node_rows
+from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import pruning, queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, audit, job, job_set, node, run, slot
@@ -57,7 +58,17 @@ def row(clock, ago, name="cleanup", **values):
 def record(store, *rows):
     with store.write() as connection:
         plans = [make_plan(name) for name in sorted({r["job_id"].split(":")[1] for r in rows})]
-        claimer = Claimer(store, plans, new_node(), ManualClock(), lambda: 0, print, print)
+        claimer = Claimer(
+            store,
+            plans,
+            new_node(),
+            ManualClock(),
+            lambda: 0,
+            print,
+            print,
+            room=lambda: 1000,
+            lease_s=30.0,
+        )
         job_rows.add_missing(connection, [claimer.row(plan) for plan in plans])
         return [run.id for run in run_rows.add(connection, rows)]
 
@@ -201,7 +212,7 @@ def test_counting_deletes_nothing_and_says_what_deleting_would(store, clock):
 def join(store, clock, name, ago, kind="scheduler", hash_="set", lease_until=0, **values):
     at = clock.now() - ago
     with store.write() as connection:
-        job_rows.add_job_set(connection, hash_, [f"{hash_}:a", f"{hash_}:b"])
+        plan_rows.add_set(connection, hash_, {f"{hash_}:a": "f", f"{hash_}:b": "f"})
         node_rows.join(
             connection,
             {"id": name, "host": "h", "pid": 1, "boot": "boot" if store.one_host else "", "kind": kind, "version": "1",
@@ -245,7 +256,7 @@ def test_a_job_set_goes_with_the_last_node_that_names_it(store, clock):
     join(store, clock, "dead too", ago=31 * DAY, hash_="shared")
     join(store, clock, "lately", ago=DAY, hash_="shared")
     with store.write() as connection:
-        job_rows.add_job_set(connection, "joining", ["a"])  # its node comes next
+        plan_rows.add_set(connection, "joining", {"a": "f"})  # its node comes next
     delete_old(store, clock, MONTH, "me")
     with store.read() as connection:
         assert set(connection.execute(select(job_set.c.hash)).scalars()) == {"shared", "joining"}
@@ -273,7 +284,15 @@ class Scheduler:
         self._store = store
         self._clock = clock
         self.claimer = Claimer(
-            store, [make_plan()], new_node(), clock, lambda: 0, self._took, print
+            store,
+            [make_plan()],
+            new_node(),
+            clock,
+            lambda: 0,
+            self._took,
+            print,
+            room=lambda: 1000,
+            lease_s=30.0,
         )
 
     def _took(self, runs):

@@ -44,7 +44,17 @@ ATTEMPT = """INSERT INTO jobs_attempt (run_id, fence, number, node, started, fin
 def fill(store: Store, runs: int) -> None:
     """Write runs of 20 jobs that ended long ago, and their attempts."""
     plans = [make_plan(f"job{n}", extension="old") for n in range(JOBS)]
-    Claimer(store, plans, new_node(), ManualClock(), lambda: 0, print, print).install(parse)
+    Claimer(
+        store,
+        plans,
+        new_node(),
+        ManualClock(),
+        lambda: 0,
+        print,
+        print,
+        room=lambda: 1000,
+        lease_s=30.0,
+    ).install(parse)
     first = micros(datetime.now(UTC) - timedelta(days=100, seconds=runs))
     numbers = NUMBERS[store.one_host].format(runs=runs)
     with store.write() as connection:
@@ -63,7 +73,15 @@ class Claims:
         self._clock = ManualClock()
         plans = [make_plan(f"job{n}", extension=extension) for n in range(10)]
         self._claimer = Claimer(
-            store, plans, new_node(), self._clock, lambda: 0, lambda _: None, print
+            store,
+            plans,
+            new_node(),
+            self._clock,
+            lambda: 0,
+            lambda _: None,
+            print,
+            room=lambda: 1000,
+            lease_s=30.0,
         )
         self._claimer.install(parse)
         self._stop = threading.Event()

@@ -11,6 +11,7 @@ from sqlalchemy import insert, select, update
 from systemprompt_jobs._store import REVISION, transfer
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import nodes as node_rows
+from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, audit, job, job_set, node, run, slot
 from systemprompt_jobs.errors import UsageError
@@ -44,7 +45,7 @@ def fill(store):
                 fingerprint="f", owner="n", distribution="d", version="1", next_tick=START,
             )
         )  # fmt: skip
-        job_rows.add_job_set(connection, "h", ["e:j"])
+        plan_rows.add_set(connection, "h", {"e:j": "f"})
         node_rows.join(
             connection,
             {
