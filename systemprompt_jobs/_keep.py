@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ._clock import boot_id
+from ._store import cancels
 from ._store import nodes as node_rows
 from ._store import runs as run_rows
 from .model import Report, State
@@ -13,6 +14,7 @@ from .model import Report, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from ._interrupt import Interrupter
     from ._observe import Observer
     from ._store import Store, StoreClock
     from .model import Node, Run
@@ -23,7 +25,7 @@ _MAX_OFFSET = timedelta(seconds=1)
 
 
 class Keeper:
-    """Heartbeats, rescues and takes over pending runs, at most `room()` at once.
+    """Heartbeats, rescues, takes over pending runs, at most `room()` at once, and hears of cancels.
 
     A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
     if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
@@ -42,6 +44,7 @@ class Keeper:
         room: Callable[[], int],
         took: Callable[[list[Run]], None],
         observer: Observer,
+        interrupter: Interrupter,
     ) -> None:
         self._store = store
         self._node = node
@@ -52,11 +55,13 @@ class Keeper:
         self._room = room
         self._took = took
         self._observer = observer
+        self._interrupter = interrupter
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
         self._in_doubt = False
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
+        self._orphans: set[int] = set()
 
     def lease_until(self) -> int:
         """Return the end of a lease taken now, in the microseconds of `StoreClock.lease_now`."""
@@ -64,7 +69,11 @@ class Keeper:
 
     def may_start(self) -> bool:
         """Return whether this node's lease still holds."""
-        return self._clock.monotonic() < self._renewed + self._lease_s
+        return self.lease_left() > 0
+
+    def lease_left(self) -> float:
+        """Return the seconds until this node's lease runs out."""
+        return self._renewed + self._lease_s - self._clock.monotonic()
 
     def join(self, kind: str, workers: int, job_set: str) -> None:
         """Register the node. `kind` is `scheduler` or `command`."""
@@ -102,9 +111,11 @@ class Keeper:
             if self._clock.monotonic() >= self._renewed + self._lease_s / 3:
                 self._beat()
                 self._rescue()
+            self._hear_of_cancels()
             self._take_pending()
         except Exception:
             self._suspects.clear()
+            self._orphans.clear()
             raise
         return min(_PENDING_EVERY_S, self._lease_s / 3)
 
@@ -112,7 +123,9 @@ class Keeper:
         sent = self._clock.monotonic()
         with self._store.write() as connection:
             now = self._clock.read(connection)
-            node_rows.beat(connection, self._node.id, now, self.lease_until(), self._clock.offset)
+            strays = len(self._interrupter.strays())
+            until, offset = self.lease_until(), self._clock.offset
+            node_rows.beat(connection, self._node.id, now, until, offset, strays)
             run_rows.renew(connection, self._held(), self.lease_until())
         self._renewed = sent
         self._compare_clocks()
@@ -128,6 +141,9 @@ class Keeper:
     def _rescue(self) -> None:
         with self._store.read() as connection:
             seen = set(run_rows.expired(connection, self._clock.lease_now(), self._boot))
+            orphans = cancels.orphaned_slots(connection, self._clock.lease_now(), self._boot)
+        self._free_slots(orphans & self._orphans)
+        self._orphans = orphans
         dead = seen & self._suspects
         self._suspects = seen - dead
         if not dead:
@@ -137,6 +153,19 @@ class Keeper:
         for run in lost:
             self._observer.put("run_lost", run=run)
             self._observer.put("run_finished", run=run, report=None)
+
+    def _free_slots(self, run_ids: set[int]) -> None:
+        """Give back what the strays of dead nodes held, seen twice like their runs."""
+        if run_ids:
+            with self._store.write() as connection:
+                cancels.free_slots(connection, run_ids)
+
+    def _hear_of_cancels(self) -> None:
+        running = self._interrupter.running()
+        if running:
+            with self._store.read() as connection:
+                found = cancels.requests(connection, (run.id for run in running))
+            self._interrupter.cancel(found)
 
     def _take_pending(self) -> None:
         if self._in_doubt:  # a claim whose commit was never answered

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ._claim import Claimer, manual_key, run_values
+from ._interrupt import Interrupter
 from ._keep import Keeper
 from ._loop import Loop
 from ._observe import Observer
@@ -37,6 +38,15 @@ if TYPE_CHECKING:
 
 _DRAIN_S = 5.0
 """How long observers may take to see the last events."""
+
+_MOMENT_S, _KILLING_S = 1.0, 10.0
+"""How long interrupted functions may take to end: threads, and what an executor kills."""
+
+_UNREADY_WAIT_S = 1.0
+"""How often a node whose workers are all strays looks whether it may claim again."""
+
+_STALLED_S = 1.0
+"""A pause that is longer than asked for by more than this was no matter of scheduling."""
 
 
 def new_node() -> Node:
@@ -70,6 +80,14 @@ class LiveNode:
         self._caught_up: set[str] = set()
         self._ticking = False
         self._observer = Observer(manager)
+        self._interrupter = Interrupter(
+            clock,
+            workers=executor.size,
+            lease_left=lambda: self._keeper.lease_left(),  # noqa: PLW0108  # made below
+            report=self._reported,
+            released=lambda run: self._recorder.release(run),  # noqa: PLW0108  # made below
+            wake=lambda: self._interrupt_loop.wake(),  # noqa: PLW0108  # made below
+        )
         self._keeper = Keeper(
             store,
             self.node,
@@ -77,9 +95,10 @@ class LiveNode:
             lease_s,
             job_ids=self._plans,
             held=lambda: self._recorder.held(),  # noqa: PLW0108  # made below
-            room=lambda: self._recorder.room() if self._ticking else 0,
+            room=lambda: self._recorder.room() if self._ticking and self._ready() else 0,
             took=self._took,
             observer=self._observer,
+            interrupter=self._interrupter,
         )
         self._recorder = Recorder(
             store,
@@ -87,7 +106,7 @@ class LiveNode:
             clock,
             size=executor.size,
             lease_until=self._keeper.lease_until,
-            may_start=self._keeper.may_start,
+            may_start=lambda: self._keeper.may_start() and self._ready(),
             start=self._start,
             ended=self._ended,
             wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
@@ -102,8 +121,9 @@ class LiveNode:
             lambda problem: self._observer.put("plugin_failed", problem=problem),
         )
         self._record_loop = Loop("record", self._recorder.step, clock)
-        self._keep_loop = Loop("keep", self._keeper.step, clock)
-        self._claim_loop = Loop("claim", self._claimer.step, clock)
+        self._keep_loop = Loop("keep", self._keeper.step, clock, self._overslept)
+        self._interrupt_loop = Loop("interrupt", self._interrupter.step, clock)
+        self._claim_loop = Loop("claim", self._claim, clock)
 
     # --- up ---
 
@@ -133,6 +153,7 @@ class LiveNode:
         self._observer.start()
         self._record_loop.start()
         self._keep_loop.start()
+        self._interrupt_loop.start()
 
     def _start_up(self) -> None:
         """Run once what asks for it; a caught-up tick of the same job makes it unnecessary."""
@@ -182,20 +203,39 @@ class LiveNode:
         self._recorder.offer(claimed)
 
     def _start(self, run: Run) -> None:
-        def reported(report: Report) -> None:
-            self._recorder.report(run, report)
-            with self._changed:
-                self._changed.notify_all()
+        def began() -> None:
+            self._recorder.began()
+            self._interrupter.began(run)
 
+        plan = self._plans[run.job_id]
         attempt = Attempt(
-            self._plans[run.job_id],
+            plan,
             run,
             self._resources,
             self._clock.now,
-            self._recorder.began,
-            reported,
+            began,
+            lambda report: self._interrupter.ended(run, report),
         )
+        self._interrupter.watch(attempt, self._executor, plan.timeout)
         self._executor.submit(attempt)
+
+    def _reported(self, run: Run, report: Report) -> None:
+        self._recorder.report(run, report)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _ready(self) -> bool:
+        """Return whether there is a worker that could start something, now or later."""
+        return not self._interrupter.exhausted
+
+    def _claim(self) -> float | None:
+        return self._claimer.step() if self._ready() else _UNREADY_WAIT_S
+
+    def _overslept(self, seconds: float) -> None:
+        """Say that no thread got its turn: code that holds the interpreter's lock, or a freeze."""
+        if seconds > _STALLED_S:
+            jobs = sorted({run.job_id for run in self._interrupter.running()})
+            self._log.warning("process_stalled", stalled_s=round(seconds, 3), jobs=jobs)
 
     def _ended(self, run: Run) -> None:
         if self._claimer.ended(run):
@@ -204,28 +244,47 @@ class LiveNode:
         if answer is not None:
             answer.put(run)
 
+    def observe(self, hook: str, **arguments: Any) -> None:
+        """Have a lifecycle hook called for what was done in this process."""
+        self._observer.put(hook, **arguments)
+
     # --- down ---
 
     def stop(self, grace_s: float) -> None:
-        """Claim nothing more, give back what was not started, and let the rest end in time."""
+        """Claim nothing more, give back what was not started, and let the rest end in time.
+
+        What has not ended after `grace_s` is interrupted, and recorded as cancelled even if it
+        does not end then.
+        """
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
-        unstarted = self._recorder.close()
-        if unstarted:
-            self._settle(lambda: self._give_back(unstarted))
+        self._give_back_unstarted()
         self._wait_for_runs(grace_s)
-        for run in self._recorder.running():
-            why = f"still running {grace_s:g} s after the scheduler was told to stop"
-            self._recorder.report(run, cancelled(run, self._clock.now(), why))
+        self._cut_off(f"still running {grace_s:g} s after the scheduler was told to stop")
+        self._interrupt_loop.stop()
         self._record_loop.stop()
         self._settle(self._recorder.flush)
         self._keep_loop.stop()
+        self._give_back_unstarted()  # what the keeper was just taking
         self._settle(self._keeper.leave)
         self._executor.close()
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
         self._observer.drain(_DRAIN_S)
+
+    def _cut_off(self, why: str) -> None:
+        """Interrupt what runs; after a moment do not wait for it any longer."""
+        self._interrupter.interrupt_all(why)
+        self._wait_for_runs(_KILLING_S if self._interrupter.can_kill else _MOMENT_S)
+        self._interrupter.abandon_all(why)
+        for run in self._interrupter.strays():  # they end with this process
+            self._recorder.release(run)
+
+    def _give_back_unstarted(self) -> None:
+        unstarted = self._recorder.close()
+        if unstarted:
+            self._settle(lambda: self._give_back(unstarted))
 
     def _give_back(self, unstarted: Sequence[Run]) -> None:
         """Other nodes may take the ticks; start-up and manual runs belong to this one alone."""

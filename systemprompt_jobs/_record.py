@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
+from ._store import cancels
 from ._store import runs as run_rows
 from .model import Report, Run, State
 
@@ -68,7 +69,9 @@ class Recorder:
         self._gating: list[Run] = []
         self._started: dict[int, Run] = {}  # gated, and not yet reported
         self._reports: deque[tuple[Run, Report]] = deque()
+        self._released: deque[int] = deque()
         self._recent: deque[float] = deque()
+        self._turn = threading.Lock()  # held while a group is written
         self._closed = False
         self._doubted: set[int] = set()  # written once, with no answer
 
@@ -98,6 +101,11 @@ class Recorder:
             self._reports.append((run, report))
         self._wake()
 
+    def release(self, run: Run) -> None:
+        """Give back the slot of a run that ended before its thread."""
+        self._released.append(run.id)
+        self._wake()
+
     def held(self) -> list[tuple[int, int]]:
         """Return the (run, fence) pairs that this node holds."""
         with self._lock:
@@ -122,21 +130,26 @@ class Recorder:
             return list(self._started.values())
 
     def close(self) -> list[Run]:
-        """Gate nothing more; return the claimed runs that were not started."""
-        with self._lock:
-            self._closed = True
-            unstarted = [run for _, _, run in self._waiting]
+        """Gate nothing more; return the claimed runs that were not started.
+
+        Waits for the group that is being written, so that what it starts is `running`.
+        """
+        self._closed = True
+        with self._turn, self._lock:
+            unstarted = [run for _, _, run in self._waiting] + self._gating
             self._waiting.clear()
+            self._gating.clear()
         return unstarted
 
     # --- the writer's thread ---
 
     def step(self) -> float | None:
         """Write one group; return the seconds until there may be another."""
-        reports, ready = self._take()
-        if reports or ready:
-            self._write(reports, ready)
-            return 0.0
+        with self._turn:
+            reports, ready = self._take()
+            if reports or ready or self._released:
+                self._write(reports, ready)
+                return 0.0
         return self._until_next()
 
     def _take(self) -> tuple[list[tuple[Run, Report]], list[Run]]:
@@ -164,10 +177,12 @@ class Recorder:
         """Commit one group. What fails to commit stays where it is and is tried again."""
         doubted = frozenset(self._doubted)
         self._doubted |= {run.id for run, _ in reports} | {run.id for run in ready}
+        released = list(self._released)
         with self._store.write() as connection:
             now = self._clock.read(connection)
             early = [run for run in ready if run.due is not None and run.due > now]
             ended = run_rows.finish(connection, reports, doubted)
+            cancels.free_slots(connection, released)
             started, skipped = run_rows.gate(
                 connection,
                 [run for run in ready if run not in early],
@@ -179,6 +194,8 @@ class Recorder:
         with self._lock:
             for _ in reports:
                 self._reports.popleft()
+            for _ in released:
+                self._released.popleft()
             self._gating.clear()
             for run in early:
                 self._await(run)
@@ -224,7 +241,7 @@ class Recorder:
 
     def flush(self) -> None:
         """Write all reports that have come in."""
-        while self._reports:
+        while self._reports or self._released:
             self.step()
 
 

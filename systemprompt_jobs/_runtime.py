@@ -46,7 +46,11 @@ if TYPE_CHECKING:
 BUILT_IN = ("intervals", "threads", "logs")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
-_TROUBLE = (State.FAILED, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
+_TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
+
+
+_OBSERVE_S = 5.0
+"""How long observers may take to see what a command did."""
 
 
 class Runtime:
@@ -216,6 +220,34 @@ class Runtime:
         ]
         return [answer.get() for answer in answers]
 
+    def cancel(self, run_id: int, *, note: str = "", who: str = "") -> Run:
+        """Cancel a run on whatever node it is; return it as it is now.
+
+        One that waits is `cancelled` at once. One that runs is told to end: its node hears of it
+        within a second, and it is `cancelled` when its function has ended without success.
+        Raises UsageError if there is no such run or it has ended, and StoreError.
+        """
+        from ._cancel import cancel, report_of
+
+        if not self._readable():
+            raise UsageError(f"there is no run {run_id}: nothing has run yet")
+        run = cancel(self._store, self._store.clock(self._clock), run_id, note, who)
+        if run.state is State.CANCELLED:
+            self._observe_now("run_cancelled", run=run, report=report_of(run))
+        return run
+
+    def _observe_now(self, hook: str, **arguments: Any) -> None:
+        """Call a lifecycle hook in this process, which may be no node."""
+        from ._observe import Observer
+
+        if self._live is not None:
+            self._live.observe(hook, **arguments)
+            return
+        observer = Observer(self._manager)
+        observer.start()
+        observer.put(hook, **arguments)
+        observer.drain(_OBSERVE_S)
+
     def _runnable(self, name: str) -> Plan:
         plan = self.find(name)
         if plan.problem is not None:
@@ -376,7 +408,7 @@ class Runtime:
             live = nodes.live(connection, clock.lease_now(), boot)
             counts = queries.counts_since(connection, now - timedelta(days=1))
         overview = tuple(
-            NodeOverview(row.id, row.version, row.workers, row.started, row.heartbeat)
+            NodeOverview(row.id, row.version, row.workers, row.started, row.heartbeat, row.strays)
             for row in live
         )
         return overview, counts

@@ -248,10 +248,28 @@ def run_failed(run: Run, report: Report) -> None:
 
 
 @hookspec
+def run_timed_out(run: Run, report: Report) -> None:
+    """Observe that a run took longer than its timeout.
+
+    `report.stray` says that the function was not ended: it goes on in a thread, which nobody can
+    stop, and what it still does is not recorded. `report.error` says so in words, and
+    `report.traceback` where the function was.
+
+    Example::
+
+        @hookimpl
+        def run_timed_out(run, report):
+            page(f"{run.job_id} hangs since {report.duration}: {report.traceback}")
+    """
+
+
+@hookspec
 def run_cancelled(run: Run, report: Report) -> None:
-    """Observe that a run was cut off, or given up before it began, because its node stopped.
+    """Observe that a run was cancelled: by somebody, or because its node stopped.
 
     Also one by hand whose node died before it began, and that no other took within its window.
+    `report.message` says who or why. Called in the process of the command that cancelled it if
+    the function had not started.
 
     Example::
 

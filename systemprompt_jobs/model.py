@@ -32,6 +32,7 @@ class State(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
     LOST = "lost"
     SKIPPED = "skipped"
@@ -83,6 +84,7 @@ class Job(Generic[P, R_co]):
     splay: str | timedelta = "0s"
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: str | timedelta = "24h"
+    timeout: str | timedelta = "none"
 
     def __post_init__(self) -> None:
         # What functools.update_wrapper does, past the frozen __setattr__.
@@ -239,6 +241,7 @@ class Plan:
     listed: bool = False
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: timedelta = timedelta(hours=24)
+    timeout: timedelta | None = None
     sources: Mapping[str, tuple[Source, ...]] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
 
@@ -312,7 +315,8 @@ class Report:
     """What an attempt ended in.
 
     `error` is `module.Type: text`, `traceback` the full text; both are empty on success.
-    `processed` and `failed` count items, None where the job did not say.
+    `processed` and `failed` count items, None where the job did not say. `stray`: the function
+    still runs, in a thread that cannot be stopped, and keeps the run's slot until it ends.
     """
 
     outcome: State
@@ -323,6 +327,7 @@ class Report:
     failed: int | None = None
     error: str = ""
     traceback: str = ""
+    stray: bool = False
 
     @property
     def duration(self) -> timedelta:
@@ -341,13 +346,18 @@ class JobOverview:
 
 @dataclass(frozen=True, slots=True)
 class NodeOverview:
-    """A live scheduler node; `heartbeat` is when it last said so."""
+    """A live scheduler node; `heartbeat` is when it last said so.
+
+    `strays` are threads that outlived their timeout; with as many as it has workers, the node
+    claims and starts nothing until they end.
+    """
 
     id: str
     version: str
     workers: int
     started: datetime
     heartbeat: datetime
+    strays: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,22 @@ from tests.support import START, Calls, ManualClock, answer_lost, make_plan
 LEASE_S = 30.0
 
 
+class Attempts:
+    """What an interrupter tells a keeper, and is told."""
+
+    def __init__(self):
+        self.runs, self.stray_runs, self.cancelled = [], [], []
+
+    def running(self):
+        return self.runs
+
+    def strays(self):
+        return self.stray_runs
+
+    def cancel(self, requests):
+        self.cancelled += requests
+
+
 class Node:
     """A keeper without its thread."""
 
@@ -33,6 +49,7 @@ class Node:
         self.held = []
         self.room = 10
         self.node = new_node()
+        self.attempts = Attempts()
         self.keeper = Keeper(
             store,
             self.node,
@@ -43,6 +60,7 @@ class Node:
             room=lambda: self.room,
             took=self.taken.extend,
             observer=self.calls,
+            interrupter=self.attempts,
         )
         self.keeper.join("scheduler", 10, "set")
 

@@ -42,6 +42,7 @@ _PLAIN_VALUES = (
     "splay",
     "catch_up",
     "catchup_window",
+    "timeout",
 )
 
 

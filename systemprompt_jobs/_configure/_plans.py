@@ -91,6 +91,7 @@ class _Draft:
         parameters = self._parameters(needed=enabled and (schedule is not None or starts_up))
         splay = self._duration("splay")
         window = self._catchup_window()
+        timeout = self._timeout()
         own = [Problem(self.id, flaw, self._job.place) for flaw in self.flaws]
         return Plan(
             id=self.id,
@@ -108,6 +109,7 @@ class _Draft:
             listed=bool(self._entries),
             catch_up=CatchUp(self._last("catch_up")),
             catchup_window=window,
+            timeout=timeout,
             sources=MappingProxyType(self._sources),
             problem=degraded or next(iter(own), None),
         )
@@ -124,6 +126,7 @@ class _Draft:
         yield "splay", (self._declare(job.splay),)
         yield "catch_up", (self._declare(str(job.catch_up)),)
         yield "catchup_window", (self._declare(job.catchup_window),)
+        yield "timeout", (self._declare(job.timeout),)
         for name, value in job.parameters.items():
             yield f"{_PARAMETER}{name}", (self._declare(value),)
 
@@ -188,6 +191,13 @@ class _Draft:
         if window < _SHORTEST_WINDOW:
             self._flaw("catchup_window", ValueError("must be at least 1s"))
         return min(max(window, _SHORTEST_WINDOW), _LONGEST_WINDOW)
+
+    def _timeout(self) -> timedelta | None:
+        try:
+            return _durations.parse_timeout(self._last("timeout"))
+        except ValueError as error:
+            self._flaw("timeout", error)
+            return None
 
     def _schedule(self, zone: str) -> Schedule | None:
         """Read every file's schedule, so that a wrong one is found even below a right one."""

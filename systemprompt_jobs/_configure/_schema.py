@@ -66,6 +66,10 @@ def _lease(value: timedelta) -> timedelta:
     return value
 
 
+def _timeout(value: object) -> timedelta | Literal["none"]:
+    return _durations.parse_timeout(value) or "none"
+
+
 Flag = Annotated[bool, PlainValidator(_flag)]
 Name = Annotated[StrictStr, Field(min_length=1)]
 Zone = Annotated[StrictStr, AfterValidator(check_zone)]
@@ -108,6 +112,7 @@ class JobEntry(BaseModel):
     splay: Duration | None = None
     catch_up: Literal["latest", "none", "all"] | None = None
     catchup_window: Annotated[Duration, AfterValidator(_lease)] | None = None
+    timeout: Annotated[timedelta | Literal["none"], PlainValidator(_timeout)] | None = None
 
 
 def check(

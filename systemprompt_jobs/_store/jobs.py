@@ -92,6 +92,9 @@ def add_job_set(connection: Connection, digest: str, ids: Sequence[str]) -> None
     insert_many(connection, job_set, ("hash", "job_id"), [(digest, id_) for id_ in ids])
 
 
-def add_audit(connection: Connection, at: datetime, who: str, action: str, subject: str) -> None:
-    """Record who did what."""
-    connection.execute(audit.insert().values(at=at, who=who, action=action, subject=subject))
+def add_audit(
+    connection: Connection, at: datetime, who: str, action: str, subject: str, note: str = ""
+) -> None:
+    """Record who did what, and why."""
+    values = {"at": at, "who": who, "action": action, "subject": subject, "note": note}
+    connection.execute(audit.insert().values(values))

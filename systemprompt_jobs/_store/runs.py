@@ -247,7 +247,7 @@ def finish(
 
 
 def _end(connection: Connection, ended: Sequence[tuple[Run, Report]]) -> None:
-    delete_many(connection, slot, "run_id", (r.id for r, _ in ended))
+    delete_many(connection, slot, "run_id", (r.id for r, said in ended if not said.stray))
     _end_runs(connection, [r for r, _ in ended])
     update_many(
         connection,
@@ -311,9 +311,12 @@ def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: date
 
 def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime) -> list[Run]:
     """End claimed runs that belong to a node which stops before it could start them."""
+    runs = list(runs)
+    found = _lock_holdings(connection, (r.id for r in runs))
     ended = [
         replace(r, state=State.CANCELLED, finished=now, message="its node stopped before it began")
         for r in runs
+        if r.id in found and found[r.id][:2] == (State.CLAIMED, r.fence)
     ]
     _end_runs(connection, ended)
     return ended

@@ -12,6 +12,7 @@ from ._lazy import LazyGroup
 from ._session import Session
 
 COMMANDS = {
+    "cancel": ("_cancel", "End runs early, wherever they are."),
     "check": ("_check", "Say everything that is wrong with plugins and configuration."),
     "history": ("_history", "Show the newest runs, newest first."),
     "init": ("_init", "Make a project in DIR that works at once."),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import signal
-import socket
 import sys
 from contextlib import nullcontext, redirect_stdout
 from datetime import timedelta
@@ -20,6 +18,7 @@ from ._shapes import print_json, run_shape
 from ._signals import next_leaves_at_once
 from ._text import complain, indented, listed, one_line, say
 from ._times import took
+from ._who import who
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -120,7 +119,7 @@ def _run(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return runtime.run(
-            *(plan.id for plan in plans), parameters=values, enforce=enforce, who=_who()
+            *(plan.id for plan in plans), parameters=values, enforce=enforce, who=who()
         )
     except KeyboardInterrupt:
         next_leaves_at_once()
@@ -129,15 +128,6 @@ def _run(
         return ctx.exit(INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _who() -> str:
-    """Return who is at the keyboard, for the audit."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "?"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _shape(runtime: Runtime, run: Run) -> dict[str, Any]:

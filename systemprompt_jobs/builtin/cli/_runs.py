@@ -20,6 +20,7 @@ STATES = {
     "running": ("▶", "cyan"),
     "succeeded": ("✓", "green"),
     "failed": ("✗", "bold red"),
+    "timed_out": ("✗", "bold red"),
     "cancelled": ("■", "yellow"),
     "lost": ("?", "bold red"),
     "skipped": ("-", "yellow"),
