@@ -12,12 +12,12 @@ from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._keep import Keeper
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import jobs as job_rows
-from systemprompt_jobs._store import queries
+from systemprompt_jobs._store import cancels, queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, node, slot
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import State, Trigger
-from tests.support import START, Calls, ManualClock, answer_lost, make_plan
+from tests.support import START, Calls, ManualClock, answer_lost, make_plan, report
 
 LEASE_S = 30.0
 
@@ -354,3 +354,67 @@ def test_a_lease_renewed_just_before_the_rescue_saves_the_run(store, clock):
     with store.write() as connection:
         assert run_rows.rescue(connection, suspects, clock.now()) == []
     assert slow.run_of(run).state is State.RUNNING
+
+
+def test_a_node_hears_within_a_second_which_of_its_runs_were_cancelled(store, clock):
+    one, two = Node(store, clock), Node(store, clock)
+    mine, other = one.hold(running=True), one.hold(running=True, name="other")
+    theirs = two.hold(running=True)
+    one.attempts.runs = [mine, other]
+    with store.write() as connection:
+        cancels.cancel(connection, [mine.id, theirs.id], "cancelled by ada", clock.now())
+    pass_time(clock, 1, one)
+    assert one.attempts.cancelled == [(mine.id, mine.fence, "cancelled by ada")]
+
+
+def test_an_idle_node_asks_for_no_cancels(store, clock, monkeypatch):
+    node_ = Node(store, clock)
+    monkeypatch.setattr(cancels, "requests", None)
+    pass_time(clock, 2, node_)
+
+
+def test_a_heartbeat_says_how_many_strays_there_are(store, clock):
+    node_ = Node(store, clock)
+    node_.attempts.stray_runs = ["one", "two"]
+    pass_time(clock, LEASE_S / 3, node_)
+    with store.read() as connection:
+        assert connection.execute(select(node.c.strays)).scalar() == 2
+
+
+def leave_stray(node_, clock):
+    """Have a node's run time out and keep its slot."""
+    run = node_.hold(running=True)
+    said = report(run, clock, State.TIMED_OUT, stray=True)
+    with node_.store.write() as connection:
+        started = run_rows.lock(connection, [run.id])[run.id]
+        run_rows.finish(connection, [(started, said)])
+    node_.held.clear()
+
+
+def slots(store):
+    with store.read() as connection:
+        return connection.execute(select(slot.c.run_id)).scalars().all()
+
+
+def test_the_slot_of_a_stray_is_kept_while_its_node_lives(store, clock):
+    one, two = Node(store, clock), Node(store, clock)
+    leave_stray(one, clock)
+    pass_time(clock, 3 * LEASE_S, one, two)
+    assert slots(store) == [1]
+
+
+def test_the_slot_of_a_stray_is_given_back_when_its_node_has_died(store, clock):
+    dead, alive = Node(store, clock), Node(store, clock)
+    leave_stray(dead, clock)
+    pass_time(clock, LEASE_S, alive)
+    assert slots(store) == [1]
+    pass_time(clock, LEASE_S, alive)
+    assert slots(store) == []
+
+
+def test_slots_of_runs_that_are_held_are_left_alone_when_strays_are_cleaned_up(store, clock):
+    dead, alive = Node(store, clock), Node(store, clock)
+    leave_stray(dead, clock)
+    run = alive.hold(running=True, name="other")
+    pass_time(clock, 2 * LEASE_S, alive)
+    assert slots(store) == [run.id]

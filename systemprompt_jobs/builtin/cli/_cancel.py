@@ -34,6 +34,7 @@ def command(ctx: click.Context, ids: tuple[int, ...], note: str, as_json: bool) 
     """
     session: Session = ctx.obj
     runtime = session.runtime()
+    session.log("run")
     runs = [run for id_ in dict.fromkeys(ids) if (run := _cancelled(runtime, id_, note))]
     if as_json:
         print_json({"runs": [run_shape(run) for run in runs]})
@@ -53,5 +54,6 @@ def _cancelled(runtime: Runtime, run_id: int, note: str) -> Run | None:
 
 
 def _line(run: Run) -> str:
-    told = f"  told to end, on {run.node}" if run.state == "running" else ""
-    return one_line(f"{state_cell(run).text}  run {run.id} of {run.job_id}") + told
+    told = f"told to end, on {run.node}" if run.state == "running" else ""
+    parts = (state_cell(run).text, f"run {run.id} of {run.job_id}", told)
+    return "  ".join(filter(None, map(one_line, parts)))
