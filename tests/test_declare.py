@@ -277,6 +277,7 @@ class TestRefused:
             ("overlap", "queue", "'skip' or 'allow'"),
             ("catch_up", "some", "'latest' or 'none' or 'all'"),
             ("catchup_window", 3600, "str or timedelta"),
+            ("timeout", None, "str or timedelta"),
         ],
     )
     def test_an_argument_of_the_wrong_type_is_named_with_its_value(self, argument, value, kind):

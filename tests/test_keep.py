@@ -11,8 +11,8 @@ from systemprompt_jobs import _keep
 from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._keep import Keeper
 from systemprompt_jobs._node import new_node
-from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import cancels, queries
+from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, node, slot
 from systemprompt_jobs.errors import StoreError

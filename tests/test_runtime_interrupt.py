@@ -132,9 +132,7 @@ class TestTimeout:
         (run,) = runtime.run("secondly")
         assert run.state is State.SUCCEEDED
 
-    def test_a_node_whose_workers_are_all_strays_runs_nothing_until_one_ends(
-        self, start, by_hand
-    ):
+    def test_a_node_whose_workers_are_all_strays_runs_nothing_until_one_ends(self, start, by_hand):
         on = "{extension: jobs, job: secondly, enabled: true}"
         runtime = start(on, more="  workers: 1\n  lease: 3s\n")
         answer = by_hand(runtime, "hangs")
@@ -183,9 +181,7 @@ class TestCancel:
             )
             (waiting,) = run_rows.add(connection, [values | {"state": State.PENDING}])
         watch = Watch()
-        other = Runtime(
-            runtime.project.root, plugins=[watch], environ={"SYSTEMPROMPT_PLUGINS": ""}
-        )
+        other = Runtime(runtime.project.root, plugins=[watch], environ={"SYSTEMPROMPT_PLUGINS": ""})
         run = other.cancel(waiting.id, who="ada")
         assert (run.state, run.message) == (State.CANCELLED, "cancelled by ada")
         call = watch.until("run_cancelled")
@@ -221,9 +217,7 @@ class TestStop:
         assert run.message.startswith("still running 0 s after the scheduler was told to stop")
         assert runtime.traceback(run) == ""  # it ended by itself
 
-    def test_what_does_not_end_then_is_recorded_with_the_place_where_it_hangs(
-        self, start, by_hand
-    ):
+    def test_what_does_not_end_then_is_recorded_with_the_place_where_it_hangs(self, start, by_hand):
         runtime = start()
         answer = by_hand(runtime, "stubborn")
         events(runtime).began.wait(PATIENCE_S)

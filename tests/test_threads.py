@@ -101,7 +101,7 @@ def next_begun_of(attempt, begun):
 def test_the_pool_does_not_grow_when_strays_end(pool):
     threads, give, begun = pool
     stray, other = give(), give()
-    owners = {attempt: thread for attempt, thread in (next_begun(begun), next_begun(begun))}
+    owners = dict([next_begun(begun), next_begun(begun)])
     threads.interrupt(stray)
     third, fourth = give(), give()
     assert next_begun(begun)[0] is third

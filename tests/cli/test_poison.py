@@ -124,10 +124,7 @@ def test_a_job_that_hangs_is_shown_as_a_stray_and_does_not_hold_up_the_stop(serv
 
 
 MANY = (
-    "@job(run_on_startup=True)\n"
-    "def poison(ctx):\n"
-    "    ctx.sleep(0.7)\n"
-    "    return 'whole'\n"
+    "@job(run_on_startup=True)\ndef poison(ctx):\n    ctx.sleep(0.7)\n    return 'whole'\n"
 ) + "".join(
     f"@job(schedule='* * * * * *', name='s{n}')\ndef s{n}(ctx): ctx.sleep(0.3)\n" for n in range(9)
 )

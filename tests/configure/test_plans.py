@@ -9,6 +9,7 @@ import pytest
 from systemprompt_jobs import job
 from systemprompt_jobs._calendar import cron
 from systemprompt_jobs._configure import make_plans, make_warnings
+from systemprompt_jobs.errors import ConfigurationError
 from systemprompt_jobs.model import CatchUp, Collection, Extension, Overlap, Place, Problem, Source
 
 AT = "services/scheduler/config.yaml"
@@ -34,6 +35,7 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
         "splay": (Source("0s", "job", by_job),),
         "catch_up": (Source("latest", "job", by_job),),
         "catchup_window": (Source("24h", "job", by_job),),
+        "timeout": (Source("none", "job", by_job),),
         "parameters.limit": (Source(5, "job", by_job),),
     }
 
@@ -411,3 +413,42 @@ def test_a_window_longer_than_the_calendar_is_cut(folder, make_collection):
 
     plan = folder.plans(make_collection(cleanup))["shop:cleanup"]
     assert plan.catchup_window == timedelta(days=36_500)
+
+
+def test_a_job_has_no_timeout_unless_somebody_gives_it_one(folder, make_collection):
+    @job
+    def plain(): ...
+
+    @job(timeout=timedelta(minutes=5))
+    def cleanup(): ...
+
+    collection = make_collection(plain, cleanup)
+    assert folder.plans(collection)["shop:plain"].timeout is None
+    assert folder.plans(collection)["shop:cleanup"].timeout == timedelta(minutes=5)
+    folder.write(
+        config=entries("{extension: shop, job: plain, timeout: 90}"),
+        profile=entries("{extension: shop, job: cleanup, timeout: none}"),
+    )
+    plans = folder.plans(collection)
+    assert plans["shop:plain"].timeout == timedelta(seconds=90)
+    assert plans["shop:cleanup"].timeout is None
+    assert [source.value for source in plans["shop:cleanup"].sources["timeout"]] == [
+        timedelta(minutes=5),
+        "none",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "reason"), [("soon", "'soon' is no duration"), ("0s", "must be longer than 0s")]
+)
+def test_a_wrong_timeout_degrades_the_job_or_is_the_operators_mistake(
+    folder, make_collection, timeout, reason
+):
+    @job(timeout=timeout)
+    def cleanup(): ...
+
+    problem = folder.plans(make_collection(cleanup))["shop:cleanup"].problem
+    assert reason in problem.reason
+    folder.write(config=entries(f"{{extension: shop, job: cleanup, timeout: {timeout}}}"))
+    with pytest.raises(ConfigurationError, match=reason):
+        folder.plans(make_collection(cleanup))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from systemprompt_jobs.model import Plan, Source
 
 _TICKS, _RUNS, _TRACEBACK_LINES = 3, 5, 15
+_FAILURES = ("failed", "timed_out", "lost")
 _VALUES = (Column("SETTING"), Column("VALUE", "wrap"), Column("SET BY", "wrap"))
 
 
@@ -38,7 +39,7 @@ def job_answer(runtime: Runtime, plan: Plan) -> dict[str, Any]:
 
 
 def _last_failure(runtime: Runtime, plan: Plan) -> Run | None:
-    return next(iter(runtime.history(job=plan.id, states=["failed", "lost"], limit=1)), None)
+    return next(iter(runtime.history(job=plan.id, states=_FAILURES, limit=1)), None)
 
 
 def show_job(runtime: Runtime, plan: Plan) -> None:
