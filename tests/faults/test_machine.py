@@ -32,6 +32,7 @@ from systemprompt_jobs._context import Resources
 from systemprompt_jobs._store import Store
 from systemprompt_jobs._store.schema import micros
 from systemprompt_jobs.errors import StoreError
+from systemprompt_jobs.interfaces import Capabilities
 from systemprompt_jobs.model import Overlap
 from tests.faults import checker
 from tests.support import Calls, ManualClock, make_plan
@@ -94,7 +95,7 @@ class FaultyStore(Store):
 class StillLoop:
     """A loop whose steps are made by hand."""
 
-    def __init__(self, name, step, clock): ...
+    def __init__(self, name, step, clock, overslept=None): ...
     def start(self): ...
     def wake(self): ...
     def stop(self): ...
@@ -117,13 +118,16 @@ class Hands:
     """
 
     size = 10
+    capabilities = Capabilities()
 
     def __init__(self, clock):
         self.clock = clock
         self.work = []
 
-    def submit(self, work):
-        self.work.append((self.clock.now(), work))
+    def submit(self, attempt):
+        self.work.append((self.clock.now(), attempt))
+
+    def interrupt(self, attempt): ...
 
     def close(self): ...
 
@@ -133,6 +137,7 @@ def _without_threads():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_node, "Loop", StillLoop)
         patch.setattr(_node, "Observer", Silent)
+        patch.setattr(_node, "_MOMENT_S", 0.0)
         yield
 
 
@@ -267,8 +272,8 @@ class World(RuleBasedStateMachine):
             self._do(number, lambda: getattr(node, stage).step(), fault)
 
     def _work(self, number):
-        self.gated, work = self.nodes[number]._executor.work.pop(0)
-        work()
+        self.gated, attempt = self.nodes[number]._executor.work.pop(0)
+        attempt.ended(attempt.call())
 
     def _plan(self, id_, cron):
         name = id_.partition(":")[2]
