@@ -99,8 +99,7 @@ def test_an_observer_that_takes_five_seconds_holds_up_no_run(serving):
         ended = rows(process, "job_id, state, length(message)")
     assert ("jobs:poison", "succeeded", 10_038) in ended
     process.signal(signal.SIGTERM)
-    process.line_with("scheduler_stopping")
-    process.signal(signal.SIGTERM)
+    assert process.end().code == 0
 
 
 def test_a_job_that_hangs_is_shown_as_a_stray_and_does_not_hold_up_the_stop(serving, cli):
