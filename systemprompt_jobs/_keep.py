@@ -133,10 +133,16 @@ class Keeper:
         if not dead:
             return
         with self._store.write() as connection:
-            lost = run_rows.rescue(connection, dead, self._clock.read(connection))
-        for run in lost:
-            self._observer.put("run_lost", run=run)
-            self._observer.put("run_finished", run=run, report=None)
+            now = self._clock.read(connection)
+            settled = run_rows.rescue(connection, dead, now)
+        for run in settled:
+            if run.state is State.LOST:
+                self._observer.put("run_lost", run=run)
+                self._observer.put("run_finished", run=run, report=None)
+            else:
+                report = run_rows.lost_report(run, now)
+                delay = report.retry_after
+                self._observer.put("run_retrying", run=run, report=report, delay=delay)
 
     def _take_pending(self) -> None:
         if self._in_doubt:  # a claim whose commit was never answered
@@ -167,5 +173,8 @@ class Keeper:
             self._observer.put("tick_missed", run=run)
             return
         at = run.finished or self._clock.now()
-        report = Report(State.CANCELLED, at, at, message=run.message)
-        self._observer.put("run_cancelled", run=run, report=report)
+        began = run.started or at
+        report = Report(run.state, began, at, message=run.message, error=run.error)
+        self._observer.put(f"run_{run.state}", run=run, report=report)
+        if run.attempt:
+            self._observer.put("run_finished", run=run, report=report)

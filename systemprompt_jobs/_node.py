@@ -7,25 +7,31 @@ import os
 import secrets
 import socket
 import threading
+from datetime import timedelta
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import structlog
 
+from . import _durations
 from ._claim import Claimer, manual_key, run_values
+from ._declare import GIVE_UP
 from ._keep import Keeper
 from ._loop import Loop
 from ._observe import Observer
 from ._record import Recorder, cancelled
+from ._retry import settle
 from ._run import attempt
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
 from .errors import StoreError
-from .model import Node, Run, State, Trigger
+from .model import Node, Overlap, Run, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from typing import Any
 
     import pluggy
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     from ._context import Resources
     from ._store import Store
     from .interfaces import Clock, Executor, Schedule
-    from .model import Plan, Problem
+    from .model import Plan, Problem, Report
 
 _DRAIN_S = 5.0
 """How long observers may take to see the last events."""
@@ -69,6 +75,7 @@ class LiveNode:
         self._awaited: dict[int, SimpleQueue[Run]] = {}
         self._caught_up: set[str] = set()
         self._ticking = False
+        self._manager = manager
         self._observer = Observer(manager)
         self._keeper = Keeper(
             store,
@@ -91,6 +98,7 @@ class LiveNode:
             start=self._start,
             ended=self._ended,
             wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
+            settle=self._settle_report,
         )
         self._claimer = Claimer(
             store,
@@ -193,7 +201,30 @@ class LiveNode:
 
         self._executor.submit(work)
 
+    def _settle_report(self, run: Run, report: Report) -> Report:
+        return settle(run, report, partial(self._tick_after, run.job_id), self._advise)
+
+    def _tick_after(self, job_id: str, after: datetime) -> datetime | None:
+        plan = self._plans[job_id]
+        if not plan.enabled or plan.schedule is None:
+            return None
+        try:
+            return plan.schedule.next(after)
+        except Exception:  # noqa: BLE001  # a plugin's schedule; the claimer says so
+            return None
+
+    def _advise(self, run: Run, report: Report) -> object:
+        """Ask the plugins how long to wait; what is no answer does not count."""
+        try:
+            said = self._manager.hook.retry_delay(run=run, report=report)
+            return said if said is None or said is GIVE_UP else _durations.parse(said)
+        except Exception:  # noqa: BLE001  # a plugin's: the job's own policy counts
+            self._log.exception("retry_delay_failed", job=run.job_id, run=run.id)
+            return None
+
     def _ended(self, run: Run) -> None:
+        if run.overlap is Overlap.QUEUE or (run.policy and "concurrency" in run.policy):
+            self._keep_loop.wake()  # another one may wait for the slot
         if self._claimer.ended(run):
             self._claim_loop.wake()
         answer = self._awaited.pop(run.id, None)
@@ -213,7 +244,8 @@ class LiveNode:
         self._wait_for_runs(grace_s)
         for run in self._recorder.running():
             why = f"still running {grace_s:g} s after the scheduler was told to stop"
-            self._recorder.report(run, cancelled(run, self._clock.now(), why))
+            now = self._clock.now()
+            self._recorder.report(run, cancelled(run, now, why, retry_after=timedelta()))
         self._record_loop.stop()
         self._settle(self._recorder.flush)
         self._keep_loop.stop()

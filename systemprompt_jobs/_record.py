@@ -6,7 +6,7 @@ import heapq
 import threading
 from collections import deque
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,14 @@ More would start sooner under load, and lose more unstarted runs to a `kill -9`.
 
 _LONGEST_WAIT_S = 1.0
 
+_LOOK_AGAIN = timedelta(seconds=1)
+"""How often a run that belongs to this node looks whether its slot is free."""
+
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
+
+
+def _as_it_is(_run: Run, report: Report) -> Report:
+    return report
 
 
 class Recorder:
@@ -38,6 +45,7 @@ class Recorder:
 
     `size` is how many functions the executor runs at once. `may_start` says whether this node's
     lease still holds. `ended` is told of each run that reached its end, after the commit.
+    `settle` decides whether a run is tried again, on the thread that reports.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class Recorder:
         start: Callable[[Run], None],
         ended: Callable[[Run], None],
         wake: Callable[[], None],
+        settle: Callable[[Run, Report], Report] = _as_it_is,
     ) -> None:
         self._store = store
         self._observer = observer
@@ -62,6 +71,7 @@ class Recorder:
         self._start = start
         self._ended = ended
         self._wake = wake
+        self._settle = settle
         self._lock = threading.Lock()
         self._order = count()
         self._waiting: list[tuple[datetime, int, Run]] = []  # a heap, by due time
@@ -84,8 +94,8 @@ class Recorder:
                 self._await(run)
         self._wake()
 
-    def _await(self, run: Run) -> None:
-        heapq.heappush(self._waiting, (run.due or _ALWAYS, next(self._order), run))
+    def _await(self, run: Run, at: datetime = _ALWAYS) -> None:
+        heapq.heappush(self._waiting, (max(run.due or at, at), next(self._order), run))
 
     def began(self) -> None:
         """Note that a worker has just begun a run."""
@@ -93,6 +103,7 @@ class Recorder:
 
     def report(self, run: Run, report: Report) -> None:
         """Take what an attempt ended in."""
+        report = self._settle(run, report)
         with self._lock:
             self._started.pop(run.id, None)
             self._reports.append((run, report))
@@ -110,11 +121,15 @@ class Recorder:
         return [(run.id, run.fence) for run in runs]
 
     def room(self) -> int:
-        """Return how many more runs this node can make use of: twice its free workers."""
+        """Return how many more runs this node can make use of: twice its free workers.
+
+        Those that wait here for their next attempt or for a slot may wait long and do not count.
+        """
         with self._lock:
             if self._closed:
                 return 0
-            return 2 * (self._size - len(self._started)) - len(self._waiting) - len(self._gating)
+            waiting = sum(not (run.attempt or run.reason) for _, _, run in self._waiting)
+            return 2 * (self._size - len(self._started)) - waiting - len(self._gating)
 
     def running(self) -> list[Run]:
         """Return the runs whose function has been started and has not reported yet."""
@@ -167,12 +182,13 @@ class Recorder:
         with self._store.write() as connection:
             now = self._clock.read(connection)
             early = [run for run in ready if run.due is not None and run.due > now]
-            ended = run_rows.finish(connection, reports, doubted)
-            started, skipped = run_rows.gate(
+            lease_until = self._lease_until()
+            finished = run_rows.finish(connection, reports, now, lease_until, doubted)
+            started, others = run_rows.gate(
                 connection,
                 [run for run in ready if run not in early],
                 now,
-                self._lease_until(),
+                lease_until,
                 doubted,
             )
         self._doubted.clear()
@@ -182,11 +198,17 @@ class Recorder:
             self._gating.clear()
             for run in early:
                 self._await(run)
+            for run in finished.values():
+                if run.state is State.CLAIMED:  # tried again here
+                    self._await(run)
+            for run in others:
+                if run.state is State.CLAIMED:  # its slot is taken
+                    self._await(run, now + _LOOK_AGAIN)
             self._started.update((run.id, run) for run in started)
         for run in started:
             self._start(run)
-        self._observe(reports, ended, started, skipped)
-        kept = {run.id for run in started + skipped + early}
+        self._observe(reports, finished, started, others)
+        kept = {run.id for run in started + others + early}
         for run in ready:
             if run.id not in kept:  # rescued from this node before it could start
                 self._ended(replace(run, state=State.PENDING, node=""))
@@ -194,25 +216,34 @@ class Recorder:
     def _observe(
         self,
         reports: list[tuple[Run, Report]],
-        ended: list[Run],
+        finished: dict[tuple[int, int], Run],
         started: list[Run],
-        skipped: list[Run],
+        others: list[Run],
     ) -> None:
-        accepted = {(run.id, run.fence): run for run in ended}
         for run, report in reports:
-            run_now = accepted.pop((run.id, run.fence), None)
+            run_now = finished.pop((run.id, run.fence), None)
             if run_now is None:
                 self._observer.put("run_fenced", run=run, report=report)
                 self._ended(replace(run, state=State.LOST, error="it was taken from this node"))
                 continue
-            self._observer.put(f"run_{report.outcome}", run=run_now, report=report)
-            self._observer.put("run_finished", run=run_now, report=report)
-            self._ended(run_now)
-        for run in skipped:
-            self._observer.put("tick_skipped", run=run)
-            self._ended(run)
+            self._observe_finish(run_now, report)
+        for run in others:
+            if run.state is State.SKIPPED:
+                self._observer.put("tick_skipped", run=run)
+                self._ended(run)
         for run in started:
             self._observer.put("run_started", run=run)
+
+    def _observe_finish(self, run: Run, report: Report) -> None:
+        if report.retry_after is not None:
+            self._observer.put("run_retrying", run=run, report=report, delay=report.retry_after)
+            return
+        if run.state is State.SKIPPED:
+            self._observer.put("tick_skipped", run=run)
+        else:
+            self._observer.put(f"run_{report.outcome}", run=run, report=report)
+        self._observer.put("run_finished", run=run, report=report)
+        self._ended(run)
 
     def _until_next(self) -> float | None:
         with self._lock:
@@ -228,6 +259,6 @@ class Recorder:
             self.step()
 
 
-def cancelled(run: Run, now: datetime, why: str) -> Report:
+def cancelled(run: Run, now: datetime, why: str, *, retry_after: timedelta | None = None) -> Report:
     """Return the report of a run that was cut off."""
-    return Report(State.CANCELLED, run.started or now, now, message=why)
+    return Report(State.CANCELLED, run.started or now, now, message=why, retry_after=retry_after)

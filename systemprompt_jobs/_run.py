@@ -12,13 +12,13 @@ import structlog
 
 from . import _parameters
 from ._context import JobContext
-from ._declare import JobResult
+from ._declare import JobResult, Retry, Skip, error_type_name
 from .errors import ParameterError, text_of
 from .model import Report, Run, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from ._context import Resources
     from .model import Job, Plan
@@ -40,6 +40,8 @@ class _Outcome:
     failed: int | None = None
     error: str = ""
     traceback: str = ""
+    error_types: tuple[str, ...] = ()
+    retry_after: timedelta | None = None
 
 
 class _DeclaredFailure(Exception):  # noqa: N818  # it is no error, it carries a result
@@ -57,6 +59,8 @@ def attempt(plan: Plan, run: Run, resources: Resources, now: Callable[[], dateti
         outcome = _judge(_call(plan, run, resources), run)
     except _DeclaredFailure as failure:
         outcome = _judge(failure.result, run)
+    except Skip as skip:
+        outcome = _Outcome(State.SKIPPED, message=str(skip))
     except BaseException as error:  # noqa: BLE001  # sys.exit() ends a run, not the worker
         outcome = _failure(plan.job, error)
     return Report(
@@ -68,6 +72,8 @@ def attempt(plan: Plan, run: Run, resources: Resources, now: Callable[[], dateti
         failed=_count(outcome.failed),
         error=_clip(outcome.error),
         traceback=_clip_start(outcome.traceback),
+        error_types=outcome.error_types,
+        retry_after=outcome.retry_after,
     )
 
 
@@ -115,9 +121,16 @@ def _judge(result: object, run: Run) -> _Outcome:
 
 
 def _failure(job: Job[..., Any], error: BaseException) -> _Outcome:
+    types = tuple(error_type_name(kind) for kind in type(error).__mro__[:-1])
     if isinstance(error, ParameterError):
-        return _Outcome(State.FAILED, error=str(error))
-    return _Outcome(State.FAILED, error=text_of(error), traceback=_traceback_of(job, error))
+        return _Outcome(State.FAILED, error=str(error), error_types=types)
+    return _Outcome(
+        State.FAILED,
+        error=text_of(error),
+        traceback=_traceback_of(job, error),
+        error_types=types,
+        retry_after=error.after if isinstance(error, Retry) else None,
+    )
 
 
 def _traceback_of(job: Job[..., Any], error: BaseException) -> str:

@@ -24,6 +24,8 @@ from .errors import (
     text_of,
 )
 from .model import (
+    RETRYING,
+    Attempt,
     Job,
     JobOverview,
     NodeOverview,
@@ -327,6 +329,15 @@ class Runtime:
             return None if job is None else [job]
         return [plan.id, *(f"{plan.extension.name}:{alias}" for alias in plan.job.aliases)]
 
+    def attempts(self, run_id: int) -> list[Attempt]:
+        """Return the attempts of a run, oldest first; none for a run that never started."""
+        from ._store import queries
+
+        if not self._readable():
+            return []
+        with self._store.read() as connection:
+            return queries.attempts(connection, run_id)
+
     def traceback(self, run: Run) -> str:
         """Return the traceback of the run's last attempt, empty if there is none."""
         from ._store import queries
@@ -351,7 +362,7 @@ class Runtime:
         nodes: tuple[NodeOverview, ...] = ()
         counts: Mapping[str, int] = {}
         if self._readable():
-            running = self.history(states=[State.RUNNING], limit=100)
+            running = self.history(states=[State.RUNNING, RETRYING], limit=100)
             troubled = self.history(states=_TROUBLE, limit=5)
             nodes, counts = self._nodes_and_counts()
         return SchedulerOverview(

@@ -38,6 +38,10 @@ class State(StrEnum):
     MISSED = "missed"
 
 
+RETRYING = "retrying"
+"""How a run is shown that waits for its next attempt."""
+
+
 class Trigger(StrEnum):
     """Why there is a run."""
 
@@ -50,6 +54,7 @@ class Overlap(StrEnum):
     """What a run does when the job's previous one still runs."""
 
     SKIP = "skip"
+    QUEUE = "queue"
     ALLOW = "allow"
 
 
@@ -83,6 +88,14 @@ class Job(Generic[P, R_co]):
     splay: str | timedelta = "0s"
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: str | timedelta = "24h"
+    max_attempts: int = 1
+    retry_delay: str | timedelta = "10s"
+    retry_factor: float = 2.0
+    retry_max_delay: str | timedelta = "1h"
+    retry_past_next_tick: bool = False
+    retry_on: tuple[str, ...] = ()
+    give_up_on: tuple[str, ...] = ()
+    concurrency: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # What functools.update_wrapper does, past the frozen __setattr__.
@@ -215,6 +228,32 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a run is started, and how long it waits after a failure.
+
+    The wait is `delay` after the first attempt, `factor` times as long after each further one,
+    at most `max_delay`. `retry_on` and `give_up_on` are names of exception types, dotted unless
+    built in; with an empty `retry_on` every failure is tried again.
+    """
+
+    max_attempts: int = 1
+    delay: timedelta = timedelta(seconds=10)
+    factor: float = 2.0
+    max_delay: timedelta = timedelta(hours=1)
+    past_next_tick: bool = False
+    retry_on: tuple[str, ...] = ()
+    give_up_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most `limit` runs of all jobs with this `key` at once, on all nodes together."""
+
+    key: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A job after configuration: every effective value and who set it.
 
@@ -239,6 +278,8 @@ class Plan:
     listed: bool = False
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: timedelta = timedelta(hours=24)
+    retry: RetryPolicy = RetryPolicy()
+    concurrency: Concurrency | None = None
     sources: Mapping[str, tuple[Source, ...]] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
 
@@ -262,6 +303,8 @@ class Run:
     start, which for a tick is the tick plus its splay. A `missed` row, and a
     `skipped` one that was never claimed, covers `count` ticks from `tick` to `last_tick`.
     `attempt` counts from 1 once the function was started. `fence` grows with each claim.
+    `policy` is what any node needs to try it again and to limit it, as plain values, frozen
+    when the run was claimed; None for a run that is started once and not limited.
     """
 
     id: int
@@ -274,11 +317,13 @@ class Run:
     count: int = 1
     reason: str = ""
     attempt: int = 0
+    max_attempts: int = 1
     fence: int = 1
     node: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     enforce: bool = False
     overlap: Overlap = Overlap.SKIP
+    policy: Mapping[str, Any] | None = None
     distribution: str = ""
     version: str = ""
     created: datetime | None = None
@@ -300,6 +345,12 @@ class Run:
         return self.job_id.partition(":")[2]
 
     @property
+    def status(self) -> str:
+        """The state, or `retrying` while the run waits for its next attempt."""
+        waits = self.attempt and self.state in {State.PENDING, State.CLAIMED}
+        return RETRYING if waits else self.state
+
+    @property
     def duration(self) -> timedelta | None:
         """How long the last attempt took; None while it has not ended."""
         if self.started is None or self.finished is None:
@@ -312,7 +363,9 @@ class Report:
     """What an attempt ended in.
 
     `error` is `module.Type: text`, `traceback` the full text; both are empty on success.
-    `processed` and `failed` count items, None where the job did not say.
+    `processed` and `failed` count items, None where the job did not say. `error_types` names the
+    error's class and its bases, the nearest first. `retry_after` is how long until the run is
+    tried again, None if it is not; while that is undecided, what the job asked for.
     """
 
     outcome: State
@@ -323,11 +376,29 @@ class Report:
     failed: int | None = None
     error: str = ""
     traceback: str = ""
+    error_types: tuple[str, ...] = ()
+    retry_after: timedelta | None = None
 
     @property
     def duration(self) -> timedelta:
         """How long the attempt took."""
         return self.finished - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of a run's function; `outcome` and `finished` are None while it runs.
+
+    `error` and `traceback` are empty unless it failed.
+    """
+
+    number: int
+    node: str
+    started: datetime
+    finished: datetime | None
+    outcome: State | None
+    error: str = ""
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._parameters import masked, near, shown
 from ..model import EMPTY, Place, Problem, Source
-from ._schema import JobEntry, Scheduler, check
+from ._schema import RETRY, JobEntry, Scheduler, check
 from ._yaml import Document, Loc, path_text, read
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ _PLAIN_VALUES = (
     "splay",
     "catch_up",
     "catchup_window",
+    *RETRY,
+    "concurrency",
 )
 
 
