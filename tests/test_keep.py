@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -16,8 +17,8 @@ from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, node, slot
 from systemprompt_jobs.errors import StoreError
-from systemprompt_jobs.model import State, Trigger
-from tests.support import START, Calls, ManualClock, answer_lost, make_plan
+from systemprompt_jobs.model import RetryPolicy, State, Trigger
+from tests.support import START, Calls, ManualClock, answer_lost, make_plan, report
 
 LEASE_S = 30.0
 
@@ -46,9 +47,9 @@ class Node:
         )
         self.keeper.join("scheduler", 10, "set")
 
-    def hold(self, trigger=Trigger.SCHEDULE, *, running=False, name="cleanup"):
+    def hold(self, trigger=Trigger.SCHEDULE, *, running=False, name="cleanup", **plan):
         """Insert a run that this node has claimed, and start it if asked."""
-        values = run_values(make_plan(name), manual_key(), trigger, self.clock.now())
+        values = run_values(make_plan(name, **plan), manual_key(), trigger, self.clock.now())
         values |= {"node": self.node.id, "lease_until": self.keeper.lease_until()}
         with self.store.write() as connection:
             (run,) = run_rows.add(connection, [values])
@@ -336,3 +337,29 @@ def test_a_lease_renewed_just_before_the_rescue_saves_the_run(store, clock):
     with store.write() as connection:
         assert run_rows.rescue(connection, suspects, clock.now()) == []
     assert slow.run_of(run).state is State.RUNNING
+
+
+def test_a_run_with_attempts_left_is_tried_again_by_the_next_node_and_not_lost(store, clock):
+    dead, alive = Node(store, clock), Node(store, clock)
+    run = dead.hold(running=True, retry=RetryPolicy(2))
+    pass_time(clock, LEASE_S * 5 / 3 + 2, alive)
+    assert [(r.id, r.attempt, r.fence) for r in alive.taken] == [(run.id, 1, 2)]
+    ((name, seen),) = alive.calls.made
+    assert (name, seen["delay"], seen["report"].outcome) == (
+        "run_retrying",
+        timedelta(),
+        State.LOST,
+    )
+
+
+def test_a_retry_that_nobody_took_in_time_has_failed_with_its_last_error(store, clock):
+    one, two = Node(store, clock), Node(store, clock)
+    run = one.hold(running=True, retry=RetryPolicy(2), name="elsewhere")
+    run = replace(one.run_of(run), node=one.node.id)
+    failed = report(run, clock, State.FAILED, error="E: no", retry_after=timedelta())
+    with store.write() as connection:
+        run_rows.finish(connection, [(run, failed)], clock.now(), 0)
+    clock.advance(24 * 3600 + 1)
+    two.keeper.step()
+    assert [name for name, _ in two.calls.made][-2:] == ["run_failed", "run_finished"]
+    assert two.calls.made[-1][1]["report"].error == "E: no"

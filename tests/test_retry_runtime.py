@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from systemprompt_jobs import GIVE_UP, JobExtension, Runtime
 from systemprompt_jobs.model import State
 
 JOBS = """
+import threading
 from systemprompt_jobs import JobResult, Retry, Skip, job
 
 calls = []
@@ -39,6 +42,13 @@ def asks_once(ctx):
 @job
 def skips():
     raise Skip("nothing new")
+
+release, began = threading.Event(), threading.Event()
+
+@job(schedule="* * * * * *", max_attempts=2)
+def waits():
+    began.set()
+    release.wait(30)
 
 @job(overlap="queue")
 def queued(ctx):
@@ -73,18 +83,23 @@ class Watch(JobExtension):
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Return a function that runs a job by hand and returns its run, attempts and hook calls."""
+def root(tmp_path):
     (tmp_path / "services/scheduler").mkdir(parents=True)
     (tmp_path / "services/scheduler/config.yaml").write_text(
         "scheduler: {local_plugins: [jobs.py]}\n"
     )
     (tmp_path / "jobs.py").write_text(JOBS)
     (tmp_path / "jobs.py").chmod(0o644)
+    return tmp_path
+
+
+@pytest.fixture
+def run(root):
+    """Return a function that runs a job by hand and returns its run, attempts and hook calls."""
 
     def call(*names, advice=None):
         watch = Watch(advice)
-        runtime = Runtime(tmp_path, plugins=[watch], environ={"SYSTEMPROMPT_PLUGINS": ""})
+        runtime = Runtime(root, plugins=[watch], environ={"SYSTEMPROMPT_PLUGINS": ""})
         runs = runtime.run(*names)
         attempts = [runtime.attempts(found.id) for found in runs]
         runtime.stop()
@@ -164,3 +179,19 @@ def test_two_runs_by_hand_of_a_queued_job_go_one_after_the_other(run):
     runs, _, _ = run("queued", "queued")
     assert [found.state for found in runs] == [State.SUCCEEDED] * 2
     assert runs[0].finished <= runs[1].started
+
+
+def test_what_still_runs_when_the_scheduler_must_stop_is_left_to_others_if_attempts_are(root):
+    runtime = Runtime(root, environ={"SYSTEMPROMPT_PLUGINS": ""})
+    jobs = runtime.find("waits").job.function.__globals__
+    runtime.start()
+    assert jobs["began"].wait(30)
+    runtime.stop(timedelta(0))
+    jobs["release"].set()
+    again = Runtime(root, environ={"SYSTEMPROMPT_PLUGINS": ""})
+    (waiting,) = again.history(job="jobs:waits", states=["retrying"])
+    assert (waiting.state, waiting.attempt) == (State.PENDING, 1)
+    assert "told to stop" in waiting.message
+    assert [a.outcome for a in again.attempts(waiting.id)] == [State.CANCELLED]
+    assert again.status().counts["retrying"] == 1
+    again.stop()

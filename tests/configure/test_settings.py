@@ -276,7 +276,7 @@ def test_a_file_with_the_wrong_ending_is_a_warning(folder):
         ("{extension: shop, job: a, overlap: wait}", "jobs[0].overlap: is \"wait\", not 'skip', 'queue' or 'allow'"),
         ("{extension: shop, job: a, max_attempts: 0}", "jobs[0].max_attempts: is 0, must be at least 1"),
         ("{extension: shop, job: a, retry_factor: .5}", "jobs[0].retry_factor: is 0.5, must be at least 1"),
-        ("{extension: shop, job: a, retry_factor: .inf}", "jobs[0].retry_factor: is Infinity, not a number"),
+        ("{extension: shop, job: a, retry_factor: two}", 'jobs[0].retry_factor: is "two", not a number'),
         ("{extension: shop, job: a, retry_on: ValeuError}", "jobs[0].retry_on: \"ValeuError\" is no built-in exception type: did you mean 'ValueError'?"),
         ("{extension: shop, job: a, retry_on: [a b]}", 'jobs[0].retry_on: "a b" is no name of an exception type'),
         ("{extension: shop, job: a, give_up_on: 5}", "jobs[0].give_up_on: is 5, not the name of an exception type"),
