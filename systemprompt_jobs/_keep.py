@@ -141,8 +141,8 @@ class Keeper:
                 self._observer.put("run_finished", run=run, report=None)
             else:
                 report = run_rows.lost_report(run, now)
-                delay = report.retry_after
-                self._observer.put("run_retrying", run=run, report=report, delay=delay)
+                at_once = timedelta()
+                self._observer.put("run_retrying", run=run, report=report, delay=at_once)
 
     def _take_pending(self) -> None:
         if self._in_doubt:  # a claim whose commit was never answered

@@ -238,9 +238,7 @@ class LiveNode:
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
-        unstarted = self._recorder.close()
-        if unstarted:
-            self._settle(lambda: self._give_back(unstarted))
+        self._settle_unstarted()
         self._wait_for_runs(grace_s)
         for run in self._recorder.running():
             why = f"still running {grace_s:g} s after the scheduler was told to stop"
@@ -248,12 +246,18 @@ class LiveNode:
             self._recorder.report(run, cancelled(run, now, why, retry_after=timedelta()))
         self._record_loop.stop()
         self._settle(self._recorder.flush)
+        self._settle_unstarted()  # what failed meanwhile and was to be tried again here
         self._keep_loop.stop()
         self._settle(self._keeper.leave)
         self._executor.close()
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
         self._observer.drain(_DRAIN_S)
+
+    def _settle_unstarted(self) -> None:
+        unstarted = self._recorder.close()
+        if unstarted:
+            self._settle(lambda: self._give_back(unstarted))
 
     def _give_back(self, unstarted: Sequence[Run]) -> None:
         """Other nodes may take the ticks; start-up and manual runs belong to this one alone."""
@@ -266,6 +270,8 @@ class LiveNode:
         for run in ended:
             report = cancelled(run, now, run.message)
             self._observer.put("run_cancelled", run=run, report=report)
+            if run.attempt:
+                self._observer.put("run_finished", run=run, report=report)
             self._ended(run)
 
     def _wait_for_runs(self, grace_s: float) -> None:

@@ -6,7 +6,7 @@ What they need of a plan is frozen in the run at its claim, so that any node dec
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ._declare import GIVE_UP, error_type_name
 from .model import RetryPolicy, State, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from .model import Plan, Report, Run
@@ -44,10 +44,12 @@ def freeze(plan: Plan) -> dict[str, Any] | None:
 
 
 def _thaw(run: Run) -> RetryPolicy:
-    values: dict[str, Any] = dict((run.policy or {}).get("retry", {}))
+    found: Mapping[str, Any] = (run.policy or {}).get("retry", {})
+    # A newer version may have frozen more than this one knows.
+    values = {f.name: found[f.name] for f in fields(RetryPolicy) if f.name in found}
     for name in values.keys() & {"delay", "max_delay"}:
         values[name] = timedelta(seconds=values[name])
-    return RetryPolicy(run.max_attempts, **values)
+    return RetryPolicy(**{**values, "max_attempts": run.max_attempts})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def _first(names: Iterable[str], types: Iterable[str]) -> str:
 def _own_name(name: str) -> str:
     """Return what a class calls itself that others know by this name: many are re-exported."""
     module, _, attribute = name.rpartition(".")
-    found = getattr(sys.modules.get(module), attribute, None)
+    found = vars(sys.modules.get(module, object)).get(attribute)
     return error_type_name(found) if isinstance(found, type) else name
 
 

@@ -126,6 +126,11 @@ def test_what_a_run_keeps_is_plain_and_decides_alike():
     assert judged(a_run(policy=frozen), a_report()).retry_after == decide(policy, failure())
 
 
+def test_what_a_newer_version_kept_beside_it_does_not_matter():
+    run = a_run(policy={"retry": {"delay": 5.0, "unheard_of": 1}, "other": {}})
+    assert judged(run, a_report()).retry_after == decide(replace(POLICY, delay=5 * S), failure())
+
+
 def test_a_run_that_is_started_once_and_not_limited_keeps_nothing():
     assert freeze(make_plan()) is None
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
+from queue import SimpleQueue
 
 import pytest
 
 from systemprompt_jobs import GIVE_UP, JobExtension, Runtime
+from systemprompt_jobs._record import Recorder
 from systemprompt_jobs.model import State
 
 JOBS = """
@@ -50,6 +53,12 @@ def waits():
     began.set()
     release.wait(30)
 
+@job(max_attempts=2, retry_delay="1h")
+def fails_in_the_end():
+    began.set()
+    release.wait(30)
+    raise OSError("no")
+
 @job(overlap="queue")
 def queued(ctx):
     calls.append(("begin", ctx.run.id))
@@ -63,8 +72,10 @@ class Watch(JobExtension):
     def __init__(self, advice=None):
         self.calls = []
         self.advice = advice
+        self.retrying = threading.Event()
 
     def run_retrying(self, run, report, delay):
+        self.retrying.set()
         self.calls.append(("run_retrying", run.attempt, report.error, run.status))
 
     def run_failed(self, run):
@@ -195,3 +206,26 @@ def test_what_still_runs_when_the_scheduler_must_stop_is_left_to_others_if_attem
     assert [a.outcome for a in again.attempts(waiting.id)] == [State.CANCELLED]
     assert again.status().counts["retrying"] == 1
     again.stop()
+
+
+@pytest.mark.parametrize("fails", ["before the stop", "while it drains"])
+def test_whoever_waits_for_a_run_is_told_when_it_will_not_be_tried_again(root, monkeypatch, fails):
+    watch = Watch()
+    runtime = Runtime(root, plugins=[watch], environ={"SYSTEMPROMPT_PLUGINS": ""})
+    jobs = runtime.find("fails_in_the_end").job.function.__globals__
+    answer = SimpleQueue()
+    waiting = threading.Thread(target=lambda: answer.put(runtime.run("fails_in_the_end")))
+    waiting.start()
+    assert jobs["began"].wait(30)
+    if fails == "before the stop":
+        jobs["release"].set()
+        assert watch.retrying.wait(30)
+    else:
+        close = Recorder.close
+        monkeypatch.setattr(Recorder, "close", lambda self: (close(self), jobs["release"].set())[0])
+    runtime.stop()
+    (run,) = answer.get(timeout=30)
+    waiting.join()
+    assert (run.state, run.attempt, run.error) == (State.CANCELLED, 1, "OSError: no")
+    assert run.message == "its node stopped before it was tried again"
+    assert [name for name, *_ in watch.calls] == ["run_retrying", "run_finished"]

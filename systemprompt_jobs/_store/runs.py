@@ -265,18 +265,20 @@ def finish(
         for r, said in heard
         if found[r.id].state == State.RUNNING and found[r.id].fence == r.fence
     ]
-    ended = [(_ended(r, said), said) for r, said in running if said.retry_after is None]
-    again = [(_again(r, said, now), said) for r, said in running if said.retry_after is not None]
-    _end(connection, ended)
+    settled = [(r, _after(r, said, now), said) for r, said in running]
+    _end(connection, [(r, said) for _, r, said in settled if said.retry_after is None])
+    again = [(r, said) for _, r, said in settled if said.retry_after is not None]
     _try_again(connection, again, lease_until)
-    recorded = [
-        _ended(r, said) if said.retry_after is None else _again(r, said, now)
-        for r, said in _recorded(connection, [pair for pair in heard if pair[0].id in doubted])
-        if (r, said) not in running
-    ]
-    settled = [*(r for r, _ in ended), *(r for r, _ in again), *recorded]
-    fences = {r.id: r.fence for r, _ in heard}
-    return {(r.id, fences[r.id]): r for r in settled}
+    in_doubt = [(r, said) for r, said in heard if r.id in doubted and (r, said) not in running]
+    recorded = _recorded(connection, in_doubt)
+    settled += [(r, _after(r, said, now), said) for r, said in recorded]
+    return {(before.id, before.fence): r for before, r, _ in settled}
+
+
+def _after(value: Run, report: Report, now: datetime) -> Run:
+    if report.retry_after is None:
+        return _ended(value, report)
+    return _again(value, report, report.retry_after, now)
 
 
 def _recorded(
@@ -346,7 +348,7 @@ def _window_end(r: Run) -> datetime | None:
     return r.due + timedelta(seconds=r.policy["window"])
 
 
-def _again(value: Run, report: Report, now: datetime) -> Run:
+def _again(value: Run, report: Report, delay: timedelta, now: datetime) -> Run:
     """Return a run that waits for its next attempt; those of a dead node wait for any other."""
     own = value.trigger is not Trigger.SCHEDULE and report.outcome is not State.LOST
     return replace(
@@ -354,7 +356,7 @@ def _again(value: Run, report: Report, now: datetime) -> Run:
         state=State.CLAIMED if own else State.PENDING,
         fence=value.fence + 1,
         node=value.node if own else "",
-        due=now + (report.retry_after or timedelta()),
+        due=now + delay,
         finished=None,
     )
 
@@ -406,7 +408,12 @@ def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: date
 def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime) -> list[Run]:
     """End claimed runs that belong to a node which stops before it could start them."""
     ended = [
-        replace(r, state=State.CANCELLED, finished=now, message="its node stopped before it began")
+        replace(
+            r,
+            state=State.CANCELLED,
+            finished=now,
+            message=f"its node stopped before it {'was tried again' if r.attempt else 'began'}",
+        )
         for r in runs
     ]
     _end_runs(connection, ended)
@@ -423,7 +430,8 @@ def take_pending(
 ) -> list[Run]:
     """Claim pending runs of these jobs, oldest first, at most `limit`.
 
-    Those that wait for a slot are left alone until it is free. Uses the partial index `jobs_run_pending`, which holds pending runs only.
+    Those that wait for a slot are left alone until it is free. Uses the partial index
+    `jobs_run_pending`, which holds pending runs only.
     """
     known = set(job_ids)
     rows = connection.execute(
@@ -484,12 +492,11 @@ def rescue(
     unstarted = [r for r in movable if r.state is State.CLAIMED]
     give_back(connection, [(r.id, r.fence) for r in unstarted], now)
     left = [r for r in movable if r.state is State.RUNNING and r.attempt < r.max_attempts]
-    again = [(_again(r, said, now), said) for r in left for said in [lost_report(r, now)]]
+    again = [(_again(r, lost_report(r, now), timedelta(), now), lost_report(r, now)) for r in left]
     lost = [
-        (_ended(r, said), said)
+        (replace(_ended(r, lost_report(r, now)), started=r.started), lost_report(r, now))
         for r in dead
         if r not in unstarted + left and r.state in {State.CLAIMED, State.RUNNING}
-        for said in [lost_report(r, now)]
     ]
     _try_again(connection, again, lease_until=0)
     _end(connection, lost)
@@ -498,8 +505,7 @@ def rescue(
 
 def lost_report(r: Run, now: datetime) -> Report:
     """Return the report of an attempt whose node died."""
-    error = "its node died or was cut off"
-    return Report(State.LOST, r.started or now, now, error=error, retry_after=timedelta())
+    return Report(State.LOST, r.started or now, now, error="its node died or was cut off")
 
 
 def any_pending(connection: Connection, now: datetime) -> bool:
