@@ -32,10 +32,13 @@ def cancel(store: Store, clock: StoreClock, run_id: int, note: str, who: str) ->
         job_rows.add_audit(connection, now, who, "cancel", f"run {run_id} of {run.job_id}", note)
     if run.state is State.RUNNING:
         return replace(run, message=why)
-    return replace(run, state=State.CANCELLED, fence=run.fence + 1, finished=now, message=why)
+    return replace(
+        run, state=State.CANCELLED, reason="", fence=run.fence + 1, finished=now, message=why
+    )
 
 
 def report_of(run: Run) -> Report:
     """Return the report of a run that was cancelled while it waited."""
     assert run.finished is not None  # noqa: S101  # it has just ended
-    return Report(State.CANCELLED, run.finished, run.finished, message=run.message)
+    began = run.started or run.finished
+    return Report(State.CANCELLED, began, run.finished, message=run.message, error=run.error)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._calendar import splay
+from ._retry import freeze
 from ._schedule import Agenda, Decision, Policy, Stretch, decide
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
@@ -355,6 +356,8 @@ def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[st
         "parameters": dict(plan.parameters),
         "enforce": plan.enforce,
         "overlap": plan.overlap,
+        "max_attempts": plan.retry.max_attempts,
+        "policy": freeze(plan),
         "fingerprint": fingerprint(plan),
         "distribution": plan.extension.distribution,
         "version": plan.extension.version,

@@ -25,6 +25,9 @@ _LOOK_AGAIN_S = 1.0
 _STALE = 1000
 """Deadlines of ended attempts that may stay in the heap, beyond one for each that runs."""
 
+_TIMEOUT_TYPES = tuple(kind.__name__ for kind in TimeoutError.__mro__[:-1])
+"""What `retry_on` and `give_up_on` may call a timeout."""
+
 _Key = tuple[int, int]
 
 
@@ -36,6 +39,7 @@ class _Watched:
     began: float | None = None
     verdict: State | None = None
     why: str = ""
+    moves: bool = False  # it was cut off, not unwanted: it may be tried again elsewhere
 
 
 class Interrupter:
@@ -145,17 +149,19 @@ class Interrupter:
                 self._interrupt(watched, why)
 
     def interrupt_all(self, why: str) -> None:
-        """Interrupt every attempt."""
+        """Interrupt every attempt; what is tried again may be so on another node, at once."""
         with self._lock:
             found = list(self._live.values())
         for watched in found:
-            self._interrupt(watched, why)
+            self._interrupt(watched, why, moves=True)
 
     def abandon_all(self, why: str) -> None:
         """Report every attempt as cancelled and wait for none of them."""
         for run in self.running():
             if (watched := self._write_off(_key(run))) is not None:
-                self._report(run, replace(self._so_far(watched, State.CANCELLED), message=why))
+                report = self._so_far(watched, State.CANCELLED)
+                at_once = _at_once(watched)
+                self._report(run, replace(report, message=why, retry_after=at_once))
 
     # --- the thread of deadlines ---
 
@@ -216,9 +222,9 @@ class Interrupter:
             jobs = sorted({run.job_id for run in self.strays()})
             self._log.error("workers_exhausted", strays=len(self._strays), jobs=jobs)
 
-    def _interrupt(self, watched: _Watched, why: str) -> None:
+    def _interrupt(self, watched: _Watched, why: str, *, moves: bool = False) -> None:
         if watched.verdict is None:
-            watched.verdict, watched.why = State.CANCELLED, why
+            watched.verdict, watched.why, watched.moves = State.CANCELLED, why, moves
             watched.executor.interrupt(watched.attempt)
 
 
@@ -232,8 +238,24 @@ def _judged(watched: _Watched, report: Report) -> Report:
     Its time was up, whatever it says; but one that was cancelled and succeeded has succeeded.
     """
     if watched.verdict is State.TIMED_OUT:
-        return replace(report, outcome=State.TIMED_OUT, error=watched.why)
+        return replace(
+            report,
+            outcome=State.TIMED_OUT,
+            error=watched.why,
+            error_types=_TIMEOUT_TYPES,
+            retry_after=None,
+        )
     if watched.verdict is State.CANCELLED and report.outcome is not State.SUCCEEDED:
         error = "" if watched.executor.capabilities.kills else report.error
-        return replace(report, outcome=State.CANCELLED, message=watched.why, error=error)
+        return replace(
+            report,
+            outcome=State.CANCELLED,
+            message=watched.why,
+            error=error,
+            retry_after=_at_once(watched),
+        )
     return report
+
+
+def _at_once(watched: _Watched) -> timedelta | None:
+    return timedelta() if watched.moves else None

@@ -12,7 +12,7 @@ from ._store import runs as run_rows
 from .model import Report, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from ._interrupt import Interrupter
     from ._observe import Observer
@@ -43,6 +43,7 @@ class Keeper:
         held: Callable[[], list[tuple[int, int]]],
         room: Callable[[], int],
         took: Callable[[list[Run]], None],
+        drop: Callable[[Iterable[Run]], None],
         observer: Observer,
         interrupter: Interrupter,
     ) -> None:
@@ -54,6 +55,7 @@ class Keeper:
         self._held = held
         self._room = room
         self._took = took
+        self._drop = drop
         self._observer = observer
         self._interrupter = interrupter
         self._boot = boot_id() if store.one_host else ""
@@ -61,7 +63,7 @@ class Keeper:
         self._in_doubt = False
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
-        self._orphans: set[int] = set()
+        self._orphans: set[tuple[int, int]] = set()
 
     def lease_until(self) -> int:
         """Return the end of a lease taken now, in the microseconds of `StoreClock.lease_now`."""
@@ -149,23 +151,31 @@ class Keeper:
         if not dead:
             return
         with self._store.write() as connection:
-            lost = run_rows.rescue(connection, dead, self._clock.read(connection))
-        for run in lost:
-            self._observer.put("run_lost", run=run)
-            self._observer.put("run_finished", run=run, report=None)
+            now = self._clock.read(connection)
+            settled = run_rows.rescue(connection, dead, now)
+        for run in settled:
+            if run.state is State.LOST:
+                self._observer.put("run_lost", run=run)
+                self._observer.put("run_finished", run=run, report=None)
+            else:
+                report = run_rows.lost_report(run, now)
+                at_once = timedelta()
+                self._observer.put("run_retrying", run=run, report=report, delay=at_once)
 
-    def _free_slots(self, run_ids: set[int]) -> None:
+    def _free_slots(self, orphans: set[tuple[int, int]]) -> None:
         """Give back what the strays of dead nodes held, seen twice like their runs."""
-        if run_ids:
+        if orphans:
             with self._store.write() as connection:
-                cancels.free_slots(connection, run_ids)
+                cancels.free_slots(connection, orphans)
 
     def _hear_of_cancels(self) -> None:
-        running = self._interrupter.running()
-        if running:
+        held = self._held()
+        if held:
             with self._store.read() as connection:
-                found = cancels.requests(connection, (run.id for run in running))
-            self._interrupter.cancel(found)
+                found = cancels.requests(connection, (id_ for id_, _ in held))
+            running = [run for run in found if run.state is State.RUNNING]
+            self._interrupter.cancel((run.id, run.fence, run.message) for run in running)
+            self._drop(run for run in found if run.state is State.CANCELLED)
 
     def _take_pending(self) -> None:
         if self._in_doubt:  # a claim whose commit was never answered
@@ -196,5 +206,8 @@ class Keeper:
             self._observer.put("tick_missed", run=run)
             return
         at = run.finished or self._clock.now()
-        report = Report(State.CANCELLED, at, at, message=run.message)
-        self._observer.put("run_cancelled", run=run, report=report)
+        began = run.started or at
+        report = Report(run.state, began, at, message=run.message, error=run.error)
+        self._observer.put(f"run_{run.state}", run=run, report=report)
+        if run.attempt:
+            self._observer.put("run_finished", run=run, report=report)

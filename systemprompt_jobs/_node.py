@@ -7,26 +7,31 @@ import os
 import secrets
 import socket
 import threading
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import structlog
 
+from . import _durations
 from ._claim import Claimer, manual_key, run_values
+from ._declare import GIVE_UP
 from ._interrupt import Interrupter
 from ._keep import Keeper
 from ._loop import Loop
 from ._observe import Observer
 from ._record import Recorder, cancelled
+from ._retry import settle
 from ._run import Attempt
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
 from .errors import StoreError
-from .model import Node, Run, State, Trigger
+from .model import Node, Overlap, Run, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from typing import Any
 
     import pluggy
@@ -79,6 +84,7 @@ class LiveNode:
         self._awaited: dict[int, SimpleQueue[Run]] = {}
         self._caught_up: set[str] = set()
         self._ticking = False
+        self._manager = manager
         self._observer = Observer(manager)
         self._interrupter = Interrupter(
             clock,
@@ -97,6 +103,7 @@ class LiveNode:
             held=lambda: self._recorder.held(),  # noqa: PLW0108  # made below
             room=lambda: self._recorder.room() if self._ticking and self._ready() else 0,
             took=self._took,
+            drop=lambda runs: self._recorder.drop(runs),  # noqa: PLW0108  # made below
             observer=self._observer,
             interrupter=self._interrupter,
         )
@@ -110,6 +117,7 @@ class LiveNode:
             start=self._start,
             ended=self._ended,
             wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
+            settle=self._settle_report,
         )
         self._claimer = Claimer(
             store,
@@ -237,7 +245,30 @@ class LiveNode:
             jobs = sorted({run.job_id for run in self._interrupter.running()})
             self._log.warning("process_stalled", stalled_s=round(seconds, 3), jobs=jobs)
 
+    def _settle_report(self, run: Run, report: Report) -> Report:
+        return settle(run, report, partial(self._tick_after, run.job_id), self._advise)
+
+    def _tick_after(self, job_id: str, after: datetime) -> datetime | None:
+        plan = self._plans[job_id]
+        if not plan.enabled or plan.schedule is None:
+            return None
+        try:
+            return plan.schedule.next(after)
+        except Exception:  # noqa: BLE001  # a plugin's schedule; the claimer says so
+            return None
+
+    def _advise(self, run: Run, report: Report) -> object:
+        """Ask the plugins how long to wait; what is no answer does not count."""
+        try:
+            said = self._manager.hook.retry_delay(run=run, report=report)
+            return said if said is None or said is GIVE_UP else _durations.parse(said)
+        except Exception:  # noqa: BLE001  # a plugin's: the job's own policy counts
+            self._log.exception("retry_delay_failed", job=run.job_id, run=run.id)
+            return None
+
     def _ended(self, run: Run) -> None:
+        if run.overlap is Overlap.QUEUE or (run.policy and "concurrency" in run.policy):
+            self._keep_loop.wake()  # another one may wait for the slot
         if self._claimer.ended(run):
             self._claim_loop.wake()
         answer = self._awaited.pop(run.id, None)
@@ -266,7 +297,8 @@ class LiveNode:
         self._record_loop.stop()
         self._settle(self._recorder.flush)
         self._keep_loop.stop()
-        self._give_back_unstarted()  # what the keeper was just taking
+        # What failed meanwhile and was to be tried again here, and what the keeper was taking.
+        self._give_back_unstarted()
         self._settle(self._keeper.leave)
         self._executor.close()
         if self._ticking:
@@ -297,6 +329,8 @@ class LiveNode:
         for run in ended:
             report = cancelled(run, now, run.message)
             self._observer.put("run_cancelled", run=run, report=report)
+            if run.attempt:
+                self._observer.put("run_finished", run=run, report=report)
             self._ended(run)
 
     def _wait_for_runs(self, grace_s: float) -> None:

@@ -6,7 +6,7 @@ import heapq
 import threading
 from collections import deque
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,14 @@ More would start sooner under load, and lose more unstarted runs to a `kill -9`.
 
 _LONGEST_WAIT_S = 1.0
 
+_LOOK_AGAIN = timedelta(seconds=1)
+"""How often a run that belongs to this node looks whether its slot is free."""
+
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
+
+
+def _as_it_is(_run: Run, report: Report) -> Report:
+    return report
 
 
 class Recorder:
@@ -39,6 +46,7 @@ class Recorder:
 
     `size` is how many functions the executor runs at once. `may_start` says whether this node's
     lease still holds. `ended` is told of each run that reached its end, after the commit.
+    `settle` decides whether a run is tried again, on the thread that reports.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class Recorder:
         start: Callable[[Run], None],
         ended: Callable[[Run], None],
         wake: Callable[[], None],
+        settle: Callable[[Run, Report], Report] = _as_it_is,
     ) -> None:
         self._store = store
         self._observer = observer
@@ -63,13 +72,14 @@ class Recorder:
         self._start = start
         self._ended = ended
         self._wake = wake
+        self._settle = settle
         self._lock = threading.Lock()
         self._order = count()
         self._waiting: list[tuple[datetime, int, Run]] = []  # a heap, by due time
         self._gating: list[Run] = []
-        self._started: dict[int, Run] = {}  # gated, and not yet reported
+        self._started: dict[tuple[int, int], Run] = {}  # gated, and not yet reported
         self._reports: deque[tuple[Run, Report]] = deque()
-        self._released: deque[int] = deque()
+        self._released: deque[tuple[int, int]] = deque()
         self._recent: deque[float] = deque()
         self._turn = threading.Lock()  # held while a group is written
         self._closed = False
@@ -87,8 +97,8 @@ class Recorder:
                 self._await(run)
         self._wake()
 
-    def _await(self, run: Run) -> None:
-        heapq.heappush(self._waiting, (run.due or _ALWAYS, next(self._order), run))
+    def _await(self, run: Run, at: datetime = _ALWAYS) -> None:
+        heapq.heappush(self._waiting, (max(run.due or at, at), next(self._order), run))
 
     def began(self) -> None:
         """Note that a worker has just begun a run."""
@@ -96,15 +106,28 @@ class Recorder:
 
     def report(self, run: Run, report: Report) -> None:
         """Take what an attempt ended in."""
+        report = self._settle(run, report)
         with self._lock:
-            self._started.pop(run.id, None)
+            self._started.pop((run.id, run.fence), None)
             self._reports.append((run, report))
         self._wake()
 
     def release(self, run: Run) -> None:
-        """Give back the slot of a run that ended before its thread."""
-        self._released.append(run.id)
+        """Give back the slots of a run that ended before its thread."""
+        self._released.append((run.id, run.fence))
         self._wake()
+
+    def drop(self, runs: Iterable[Run]) -> None:
+        """Wait no longer with runs that somebody has cancelled meanwhile."""
+        ended = {run.id: run for run in runs}
+        if not ended:
+            return
+        with self._lock:
+            gone = [ended[run.id] for _, _, run in self._waiting if run.id in ended]
+            self._waiting = [entry for entry in self._waiting if entry[2].id not in ended]
+            heapq.heapify(self._waiting)
+        for run in gone:
+            self._ended(run)
 
     def held(self) -> list[tuple[int, int]]:
         """Return the (run, fence) pairs that this node holds."""
@@ -118,11 +141,15 @@ class Recorder:
         return [(run.id, run.fence) for run in runs]
 
     def room(self) -> int:
-        """Return how many more runs this node can make use of: twice its free workers."""
+        """Return how many more runs this node can make use of: twice its free workers.
+
+        Those that wait here for their next attempt or for a slot may wait long and do not count.
+        """
         with self._lock:
             if self._closed:
                 return 0
-            return 2 * (self._size - len(self._started)) - len(self._waiting) - len(self._gating)
+            waiting = sum(not (run.attempt or run.reason) for _, _, run in self._waiting)
+            return 2 * (self._size - len(self._started)) - waiting - len(self._gating)
 
     def running(self) -> list[Run]:
         """Return the runs whose function has been started and has not reported yet."""
@@ -181,15 +208,19 @@ class Recorder:
         with self._store.write() as connection:
             now = self._clock.read(connection)
             early = [run for run in ready if run.due is not None and run.due > now]
-            ended = run_rows.finish(connection, reports, doubted)
+            lease_until = self._lease_until()
+            finished = run_rows.finish(connection, reports, now, lease_until, doubted)
             cancels.free_slots(connection, released)
-            started, skipped = run_rows.gate(
+            started, others = run_rows.gate(
                 connection,
                 [run for run in ready if run not in early],
                 now,
-                self._lease_until(),
+                lease_until,
                 doubted,
             )
+            kept = {run.id for run in started + others + early}
+            gone = [run for run in ready if run.id not in kept]
+            ends = run_rows.lock(connection, (run.id for run in gone))
         self._doubted.clear()
         with self._lock:
             for _ in reports:
@@ -199,37 +230,52 @@ class Recorder:
             self._gating.clear()
             for run in early:
                 self._await(run)
-            self._started.update((run.id, run) for run in started)
+            for run in finished.values():
+                if run.state is State.CLAIMED:  # tried again here
+                    self._await(run)
+            for run in others:
+                if run.state is State.CLAIMED:  # its slot is taken
+                    self._await(run, now + _LOOK_AGAIN)
+            self._started.update(((run.id, run.fence), run) for run in started)
         for run in started:
             self._start(run)
-        self._observe(reports, ended, started, skipped)
-        kept = {run.id for run in started + skipped + early}
-        for run in ready:
-            if run.id not in kept:  # rescued from this node before it could start
-                self._ended(replace(run, state=State.PENDING, node=""))
+        self._observe(reports, finished, started, others)
+        for run in gone:  # rescued from this node before it could start, or cancelled
+            self._ended(ends.get(run.id, run))
 
     def _observe(
         self,
         reports: list[tuple[Run, Report]],
-        ended: list[Run],
+        finished: dict[tuple[int, int], Run],
         started: list[Run],
-        skipped: list[Run],
+        others: list[Run],
     ) -> None:
-        accepted = {(run.id, run.fence): run for run in ended}
         for run, report in reports:
-            run_now = accepted.pop((run.id, run.fence), None)
+            run_now = finished.pop((run.id, run.fence), None)
             if run_now is None:
                 self._observer.put("run_fenced", run=run, report=report)
                 self._ended(replace(run, state=State.LOST, error="it was taken from this node"))
                 continue
-            self._observer.put(f"run_{report.outcome}", run=run_now, report=report)
-            self._observer.put("run_finished", run=run_now, report=report)
-            self._ended(run_now)
-        for run in skipped:
-            self._observer.put("tick_skipped", run=run)
-            self._ended(run)
+            self._observe_finish(run_now, report)
+        for run in others:
+            if run.state is State.SKIPPED:
+                self._observer.put("tick_skipped", run=run)
+                self._ended(run)
         for run in started:
             self._observer.put("run_started", run=run)
+
+    def _observe_finish(self, run: Run, report: Report) -> None:
+        if report.retry_after is not None:
+            if run.state in {State.PENDING, State.CLAIMED}:
+                self._observer.put("run_retrying", run=run, report=report, delay=report.retry_after)
+                return
+            report = replace(report, retry_after=None, message=run.message)  # somebody cancelled it
+        if run.state is State.SKIPPED:
+            self._observer.put("tick_skipped", run=run)
+        else:
+            self._observer.put(f"run_{report.outcome}", run=run, report=report)
+        self._observer.put("run_finished", run=run, report=report)
+        self._ended(run)
 
     def _until_next(self) -> float | None:
         with self._lock:

@@ -15,13 +15,13 @@ import structlog
 
 from . import _parameters
 from ._context import JobContext
-from ._declare import JobResult
+from ._declare import JobResult, Retry, Skip, error_type_name
 from .errors import ParameterError, RunCancelled, text_of
 from .model import Report, Run, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from types import CodeType, FrameType, TracebackType
 
     from ._context import Resources
@@ -44,6 +44,8 @@ class _Outcome:
     failed: int | None = None
     error: str = ""
     traceback: str = ""
+    error_types: tuple[str, ...] = ()
+    retry_after: timedelta | None = None
 
 
 class _DeclaredFailure(Exception):  # noqa: N818  # it is no error
@@ -157,7 +159,9 @@ class _Verdict:
         outcome = self._outcome
         if error is not None and not isinstance(error, _DeclaredFailure):
             outcome = _failure(self._job, error)  # sys.exit() ends a run too, not the worker
-            if self._cancelled.is_set() and _is_cancellation(error):
+            if isinstance(error, Skip):
+                outcome = _Outcome(State.SKIPPED, message=str(error))
+            elif self._cancelled.is_set() and _is_cancellation(error):
                 outcome = _Outcome(State.CANCELLED, message=str(error))
         self.report = Report(
             outcome=outcome.state,
@@ -168,6 +172,8 @@ class _Verdict:
             failed=_count(outcome.failed),
             error=_clip(outcome.error),
             traceback=_clip_start(outcome.traceback),
+            error_types=outcome.error_types,
+            retry_after=outcome.retry_after,
         )
         return True
 
@@ -194,9 +200,16 @@ def _judge(result: object, run: Run) -> _Outcome:
 
 
 def _failure(job: Job[..., Any], error: BaseException) -> _Outcome:
+    types = tuple(error_type_name(kind) for kind in type(error).__mro__[:-1])
     if isinstance(error, ParameterError):
-        return _Outcome(State.FAILED, error=str(error))
-    return _Outcome(State.FAILED, error=text_of(error), traceback=_traceback_of(job, error))
+        return _Outcome(State.FAILED, error=str(error), error_types=types)
+    return _Outcome(
+        State.FAILED,
+        error=text_of(error),
+        traceback=_traceback_of(job, error),
+        error_types=types,
+        retry_after=error.after if isinstance(error, Retry) else None,
+    )
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -24,6 +24,8 @@ from .errors import (
     text_of,
 )
 from .model import (
+    RETRYING,
+    Attempt,
     Job,
     JobOverview,
     NodeOverview,
@@ -233,19 +235,22 @@ class Runtime:
             raise UsageError(f"there is no run {run_id}: nothing has run yet")
         run = cancel(self._store, self._store.clock(self._clock), run_id, note, who)
         if run.state is State.CANCELLED:
-            self._observe_now("run_cancelled", run=run, report=report_of(run))
+            hooks = ("run_cancelled", "run_finished") if run.attempt else ("run_cancelled",)
+            self._observe_now(*hooks, run=run, report=report_of(run))
         return run
 
-    def _observe_now(self, hook: str, **arguments: Any) -> None:
-        """Call a lifecycle hook in this process, which may be no node."""
+    def _observe_now(self, *hooks: str, **arguments: Any) -> None:
+        """Call lifecycle hooks in this process, which may be no node."""
         from ._observe import Observer
 
         if self._live is not None:
-            self._live.observe(hook, **arguments)
+            for hook in hooks:
+                self._live.observe(hook, **arguments)
             return
         observer = Observer(self._manager)
         observer.start()
-        observer.put(hook, **arguments)
+        for hook in hooks:
+            observer.put(hook, **arguments)
         observer.drain(_OBSERVE_S)
 
     def _runnable(self, name: str) -> Plan:
@@ -359,6 +364,15 @@ class Runtime:
             return None if job is None else [job]
         return [plan.id, *(f"{plan.extension.name}:{alias}" for alias in plan.job.aliases)]
 
+    def attempts(self, run_id: int) -> list[Attempt]:
+        """Return the attempts of a run, oldest first; none for a run that never started."""
+        from ._store import queries
+
+        if not self._readable():
+            return []
+        with self._store.read() as connection:
+            return queries.attempts(connection, run_id)
+
     def traceback(self, run: Run) -> str:
         """Return the traceback of the run's last attempt, empty if there is none."""
         from ._store import queries
@@ -383,7 +397,7 @@ class Runtime:
         nodes: tuple[NodeOverview, ...] = ()
         counts: Mapping[str, int] = {}
         if self._readable():
-            running = self.history(states=[State.RUNNING], limit=100)
+            running = self.history(states=[State.RUNNING, RETRYING], limit=100)
             troubled = self.history(states=_TROUBLE, limit=5)
             nodes, counts = self._nodes_and_counts()
         return SchedulerOverview(

@@ -121,6 +121,26 @@ def make_executor(kind: str, settings: Mapping[str, Any]) -> Executor | None:
     """
 
 
+@hookspec(firstresult=True)
+def retry_delay(run: Run, report: Report) -> timedelta | float | str | None:
+    """Decide how long a failed run waits until it is tried again.
+
+    Called where the function ran, only while attempts are left. Return a duration (seconds, a
+    timedelta or text such as `5m`), `GIVE_UP` to end the run, or None to leave it to other plugins
+    and then to the job's own policy; the first result wins. It overrides `retry_on` and
+    `give_up_on`, never `max_attempts` nor the limit of the next tick. `report` says what went
+    wrong: its `error_types` names the error's class and its bases. An exception, or a result
+    that is no duration, is logged, and the job's policy counts.
+
+    Example::
+
+        @hookimpl
+        def retry_delay(run, report):
+            if "ConnectionError" in report.error_types:
+                return "2m"
+    """
+
+
 # --- observe, the scheduler ---
 
 
@@ -186,7 +206,8 @@ def tick_skipped(run: Run) -> None:
     """Observe that a due tick will not run on purpose.
 
     `run.reason` says why: `overlap`, or `catch-up` for a start-up run that a caught-up tick
-    makes unnecessary. Skipped start-up and manual runs are observed here too (`run.tick` is
+    makes unnecessary, or `job` where the function itself raised `Skip`: then `run_finished`
+    follows. Skipped start-up and manual runs are observed here too (`run.tick` is
     None for them).
 
     Example::
@@ -260,6 +281,22 @@ def run_timed_out(run: Run, report: Report) -> None:
         @hookimpl
         def run_timed_out(run, report):
             page(f"{run.job_id} hangs since {report.duration}: {report.traceback}")
+    """
+
+
+@hookspec
+def run_retrying(run: Run, report: Report, delay: timedelta) -> None:
+    """Observe that an attempt has failed and the run is tried again after `delay`.
+
+    `report.outcome` is `failed`, `timed_out` if it was killed at its timeout, `lost` if its node
+    died, or `cancelled` if that stopped. The run keeps its slots; `run.attempt` says which
+    attempt it was, `run.due` when the next is due.
+
+    Example::
+
+        @hookimpl
+        def run_retrying(run, report, delay):
+            RETRIES.labels(run.job_id).inc()
     """
 
 

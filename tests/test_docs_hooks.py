@@ -28,6 +28,7 @@ VALUES = {
     "node": Node("h:1:b", "h", 1, "b", "1.0"),
     "run": Run(1, "e:j", Trigger.SCHEDULE, State.FAILED, tick=START, last_tick=START, reason="x"),
     "report": Report(State.FAILED, START, START, "m", 1, 2, "E: x", "Traceback …"),
+    "delay": timedelta(seconds=10),
     "problem": Problem("e", "broken", Place(Path("a.py"), 3), "repair it"),
 }
 

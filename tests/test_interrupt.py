@@ -127,6 +127,7 @@ class TestTimeout:
         rig.end(run, State.FAILED, error="killed by signal 9", traceback="where it was")
         report = rig.reports[1]
         assert (report.outcome, report.stray) == (State.TIMED_OUT, False)
+        assert report.error_types == ("TimeoutError", "OSError", "Exception", "BaseException")
         assert report.error == "ended after 5 s, its timeout"
         assert report.traceback == "where it was"
         assert rig.released == []
@@ -201,9 +202,10 @@ class TestCancel:
     def test_one_that_fails_on_its_way_out_is_cancelled_and_says_why_it_failed(self, rig):
         run = rig.start(1)
         rig.interrupter.cancel([(1, 1, "cancelled by ada")])
-        rig.end(run, State.FAILED, error="ValueError: half done")
+        rig.end(run, State.FAILED, error="ValueError: half done", retry_after=timedelta(hours=1))
         report = rig.reports[1]
         assert (report.outcome, report.error) == (State.CANCELLED, "ValueError: half done")
+        assert report.retry_after is None
 
     def test_one_that_succeeds_all_the_same_has_succeeded(self, rig):
         run = rig.start(1)
@@ -245,6 +247,7 @@ class TestLease:
         assert (rig.threads.interrupted, rig.processes.interrupted) == ([1], [2])
         rig.end(run, State.CANCELLED)
         assert "could not renew its lease" in rig.reports[1].message
+        assert rig.reports[1].retry_after == timedelta()  # by another node
 
     def test_it_sleeps_until_the_lease_may_run_out(self, rig):
         rig.lease_until = rig.clock.monotonic() + LEASE_S
@@ -259,8 +262,16 @@ class TestStop:
         report = rig.reports[1]
         assert (report.outcome, report.message) == (State.CANCELLED, "the scheduler stops")
         assert (report.error, report.traceback) == ("", "in the endless loop")
+        assert report.retry_after == timedelta()
         rig.end(run)
         assert rig.reports[1] is report
+
+    def test_what_somebody_had_cancelled_is_not_tried_again_after_the_stop(self, rig):
+        rig.start(1)
+        rig.interrupter.cancel([(1, 1, "cancelled by ada")])
+        rig.interrupter.interrupt_all("the scheduler stops")
+        rig.interrupter.abandon_all("the scheduler stops")
+        assert rig.reports[1].retry_after is None
 
     @pytest.mark.parametrize("kills", [True, False])
     def test_it_is_known_whether_waiting_is_worth_it(self, rig, kills):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._parameters import masked, near, shown
 from ..model import EMPTY, Place, Problem, Source
-from ._schema import JobEntry, Scheduler, check
+from ._schema import RETRY, JobEntry, Scheduler, check
 from ._yaml import Document, Loc, path_text, read
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ _PLAIN_VALUES = (
     "catch_up",
     "catchup_window",
     "timeout",
+    *RETRY,
+    "concurrency",
 )
 
 

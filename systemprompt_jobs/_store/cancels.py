@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import or_, select
+from sqlalchemy import bindparam, delete, or_, select
 
 from ..model import State
-from ._bulk import delete_many, select_many, update_many
-from .runs import lock
+from . import slots
+from ._bulk import select_many, update_many
+from .runs import columns, lock, to_run
 from .schema import HELD, node, run, slot
 
 if TYPE_CHECKING:
@@ -31,35 +32,48 @@ def cancel(connection: Connection, ids: Iterable[int], why: str, now: datetime) 
     """
     found = list(lock(connection, ids).values())
     ended = [
-        replace(r, state=State.CANCELLED, fence=r.fence + 1, finished=now, message=why)
+        replace(r, state=State.CANCELLED, reason="", fence=r.fence + 1, finished=now, message=why)
         for r in found
         if r.state in _UNSTARTED
     ]
-    columns = ("state", "fence", "finished", "message", "cancel_requested", "lease_until")
-    rows = [(r.state, r.fence, r.finished, r.message, now, None, r.id) for r in ended]
-    update_many(connection, run, ("id",), columns, rows)
-    delete_many(connection, slot, "run_id", (r.id for r in ended))  # of one that waits to retry
+    names = ("state", "reason", "fence", "finished", "message")
+    rows = [(*(getattr(r, name) for name in names), now, None, r.id) for r in ended]
+    update_many(connection, run, ("id",), (*names, "cancel_requested", "lease_until"), rows)
+    slots.free(connection, (r.id for r in ended))  # of one that waits to retry, or in the queue
     asked = [(now, why, r.id) for r in found if r.state is State.RUNNING]
     update_many(connection, run, ("id",), ("cancel_requested", "message"), asked)
     return found
 
 
-def requests(connection: Connection, ids: Iterable[int]) -> list[tuple[int, int, str]]:
-    """Return run, fence and why of those of these runs that were cancelled."""
-    columns = ("id", "fence", "message", "cancel_requested")
-    rows = select_many(connection, run, columns, "id", ids, "")
-    return [(id_, fence, why) for id_, fence, why, asked in rows if asked is not None]
+def requests(connection: Connection, ids: Iterable[int]) -> list[Run]:
+    """Return those of these runs that somebody has cancelled, as they stand now."""
+    rows = select_many(connection, run, ("id", "cancel_requested"), "id", ids, "")
+    asked = [id_ for id_, at in rows if at is not None]
+    if not asked:
+        return []
+    return list(map(to_run, connection.execute(select(*columns()).where(run.c.id.in_(asked)))))
 
 
-def free_slots(connection: Connection, ids: Iterable[int]) -> None:
-    """Give back the slots of these runs, which have ended before."""
-    delete_many(connection, slot, "run_id", ids)
+def free_slots(connection: Connection, strays: Iterable[tuple[int, int]]) -> None:
+    """Give back the slots of these (run, fence) pairs, which have ended before.
+
+    One that was tried again holds its slots under a higher fence, and keeps them.
+    """
+    rows = [{"the_run": id_, "the_fence": fence} for id_, fence in strays]
+    if rows:
+        connection.execute(
+            delete(slot).where(
+                slot.c.run_id == bindparam("the_run"), slot.c.fence == bindparam("the_fence")
+            ),
+            rows,
+        )
 
 
-def orphaned_slots(connection: Connection, lease_now: int, boot: str) -> set[int]:
-    """Return the runs that have ended and keep a slot for a thread whose node is dead.
+def orphaned_slots(connection: Connection, lease_now: int, boot: str) -> set[tuple[int, int]]:
+    """Return the (run, fence) that have ended and keep slots for a thread whose node is dead.
 
-    Reads the slots that are taken, and run and node of each by its key.
+    Reads the slots that are taken, and run and node of each by its key. A run that waits to be
+    tried again or in a queue keeps its slots too, and has not ended.
     """
     open_ = or_(HELD, run.c.state == State.PENDING)
     dead = or_(
@@ -68,9 +82,6 @@ def orphaned_slots(connection: Connection, lease_now: int, boot: str) -> set[int
         node.c.lease_until < lease_now,
         node.c.boot != boot,
     )
-    slots = select(slot.c.run_id).join(run, run.c.id == slot.c.run_id)
-    return set(
-        connection.execute(
-            slots.outerjoin(node, node.c.id == run.c.node).where(~open_, dead)
-        ).scalars()
-    )
+    taken = select(slot.c.run_id, slot.c.fence).join(run, run.c.id == slot.c.run_id)
+    rows = connection.execute(taken.outerjoin(node, node.c.id == run.c.node).where(~open_, dead))
+    return {(row.run_id, row.fence) for row in rows}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, case, func, or_, select
 
+from ..model import RETRYING, Attempt, State
 from .runs import columns, to_run
 from .schema import attempt, job, run
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from ..model import Run
+
+
+_RETRYING = and_(run.c.state.in_((State.PENDING, State.CLAIMED)), run.c.attempt > 0)
 
 
 def next_ticks(connection: Connection) -> dict[str, datetime | None]:
@@ -45,8 +50,21 @@ def history(
     if job_ids is not None:
         statement = statement.where(run.c.job_id.in_(job_ids))
     if states is not None:
-        statement = statement.where(run.c.state.in_(states))
+        shown = run.c.state.in_(states)
+        statement = statement.where(or_(shown, _RETRYING) if RETRYING in states else shown)
     return [to_run(row) for row in connection.execute(statement)]
+
+
+def attempts(connection: Connection, run_id: int) -> list[Attempt]:
+    """Return the attempts of a run, oldest first. Uses the primary key."""
+    columns = (attempt.c[field.name] for field in fields(Attempt))
+    rows = connection.execute(
+        select(*columns).where(attempt.c.run_id == run_id).order_by(attempt.c.fence)
+    )
+    return [
+        replace(found, outcome=State(found.outcome) if found.outcome else None)
+        for found in (Attempt(*row) for row in rows)
+    ]
 
 
 def traceback_of(connection: Connection, run_id: int) -> str:
@@ -62,9 +80,8 @@ def traceback_of(connection: Connection, run_id: int) -> str:
 
 def counts_since(connection: Connection, since: datetime) -> dict[str, int]:
     """Return how many ticks and runs recorded at or after `since` are in each state."""
+    status = case((_RETRYING, RETRYING), else_=run.c.state)
     rows = connection.execute(
-        select(run.c.state, func.sum(run.c.count))
-        .where(run.c.created >= since)
-        .group_by(run.c.state)
+        select(status, func.sum(run.c.count)).where(run.c.created >= since).group_by(status)
     )
     return {row[0]: int(row[1]) for row in rows}

@@ -32,7 +32,7 @@ def make_run(store, clock):
             if state in {State.RUNNING, State.SUCCEEDED}:
                 ((run,), _) = run_rows.gate(connection, [run], clock.now(), 0)
             if state is State.SUCCEEDED:
-                run_rows.finish(connection, [(run, report(run, clock))])
+                run_rows.finish(connection, [(run, report(run, clock))], clock.now(), 0)
         return run.id
 
     return make
@@ -72,7 +72,8 @@ def test_what_runs_goes_on_and_its_node_is_asked(store, clock, make_run):
     cancel(store, clock, asked)
     assert (now_in(store, asked).state, now_in(store, asked).fence) == (State.RUNNING, 1)
     with store.read() as connection:
-        assert cancels.requests(connection, [asked, other]) == [(asked, 1, "cancelled by ada")]
+        (found,) = cancels.requests(connection, [asked, other])
+        assert (found.id, found.fence, found.message) == (asked, 1, "cancelled by ada")
         slots = connection.execute(select(slot.c.run_id)).scalars().all()
         at = select(run_table.c.cancel_requested).where(run_table.c.id == asked)
         assert connection.execute(at).scalar() == clock.now()

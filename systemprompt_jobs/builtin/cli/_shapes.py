@@ -13,7 +13,7 @@ from ._text import without_passwords
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
-    from systemprompt_jobs.model import JobOverview, Plan, Problem, Source
+    from systemprompt_jobs.model import Attempt, JobOverview, Plan, Problem, Source
 
 
 def print_json(answer: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ def run_shape(run: Run) -> dict[str, Any]:
     return {
         "id": run.id,
         "job": run.job_id,
-        "state": run.state,
+        "state": run.status,
         "reason": run.reason,
         "trigger": run.trigger,
         "tick": run.tick,
@@ -91,6 +91,7 @@ def run_shape(run: Run) -> dict[str, Any]:
         "last_tick": run.last_tick,
         "count": run.count,
         "attempt": run.attempt,
+        "max_attempts": run.max_attempts,
         "node": run.node,
         "parameters": {name: masked(value) for name, value in run.parameters.items()},
         "enforce": run.enforce,
@@ -104,6 +105,19 @@ def run_shape(run: Run) -> dict[str, Any]:
         "error": run.error,
         "distribution": run.distribution,
         "version": run.version,
+    }
+
+
+def attempt_shape(attempt: Attempt) -> dict[str, Any]:
+    """Return one attempt of a run."""
+    return {
+        "number": attempt.number,
+        "node": attempt.node,
+        "started": attempt.started,
+        "finished": attempt.finished,
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+        "traceback": attempt.traceback,
     }
 
 
