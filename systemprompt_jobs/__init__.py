@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import errors, hookspecs, interfaces, model
-from ._declare import JobExtension, JobResult, job
+from ._declare import GIVE_UP, JobExtension, JobResult, Retry, Skip, job
 from ._version import __version__
 from .hookspecs import hookimpl
 from .model import Job, Report, Run
@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from ._types import Duration
 
 __all__ = [
+    "GIVE_UP",
     "Duration",
     "Job",
     "JobContext",
     "JobExtension",
     "JobResult",
     "Report",
+    "Retry",
     "Run",
     "Runtime",
+    "Skip",
     "__version__",
     "cron",
     "errors",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._calendar import splay
 from ._clock import boot_id
 from ._doubt import Doubt
+from ._retry import freeze
 from ._schedule import Agenda, Decision, Pause, Policy, Stretch, decide
 from ._store import control as control_rows
 from ._store import jobs as job_rows
@@ -556,6 +557,8 @@ def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[st
         "parameters": dict(plan.parameters),
         "enforce": plan.enforce,
         "overlap": plan.overlap,
+        "max_attempts": plan.retry.max_attempts,
+        "policy": freeze(plan),
         "fingerprint": fingerprint(plan),
         "distribution": plan.extension.distribution,
         "version": plan.extension.version,

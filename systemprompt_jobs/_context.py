@@ -10,12 +10,12 @@ import structlog
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from .errors import ServiceError
+from .errors import RunCancelled, ServiceError
 from .model import EMPTY, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     import svcs
 
@@ -86,6 +86,7 @@ class JobContext:
     config: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     resources: Resources = field(repr=False)
     services: svcs.Container = field(repr=False)
+    interrupted: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
     def tick(self) -> datetime | None:
@@ -102,6 +103,25 @@ class JobContext:
             attempt=self.run.attempt,
         )
         return logger
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the function should end: cancelled, over its timeout, or its node stops."""
+        return self.interrupted.is_set()
+
+    def check_cancelled(self) -> None:
+        """Raise errors.RunCancelled if the function should end; else return at once."""
+        if self.interrupted.is_set():
+            raise RunCancelled(f"run {self.run.id} was told to end")
+
+    def sleep(self, duration: float | timedelta) -> None:
+        """Sleep for so many seconds, or raise errors.RunCancelled as soon as `cancelled`.
+
+        It blocks its thread: an `async def` job awaits `asyncio.sleep`, which ends with it.
+        """
+        seconds = duration if isinstance(duration, int | float) else duration.total_seconds()
+        self.interrupted.wait(max(0.0, seconds))
+        self.check_cancelled()
 
     def db_pool(self, kind: type[T], name: str = "default") -> T:
         """Return the pooled `sqlalchemy.Engine` of `scheduler.databases.<name>`.

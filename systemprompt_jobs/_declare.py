@@ -6,17 +6,20 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar, overload
 
-from . import hookspecs
+from . import _durations, hookspecs
 from .interfaces import Schedule
 from .model import EMPTY, CatchUp, Job, Overlap
 
 P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E", bound=StrEnum)
+
+Errors: TypeAlias = type[BaseException] | str | Iterable[type[BaseException] | str]
+"""One exception type or its name, or several."""
 
 
 @overload
@@ -40,6 +43,15 @@ def job(
     catch_up: str = "latest",
     catchup_window: str | timedelta = "24h",
     silence: Iterable[str] = (),
+    timeout: str | timedelta = "none",
+    max_attempts: int = 1,
+    retry_delay: str | timedelta = "10s",
+    retry_factor: float = 2.0,
+    retry_max_delay: str | timedelta = "1h",
+    retry_past_next_tick: bool = False,
+    retry_on: Errors = (),
+    give_up_on: Errors = (),
+    concurrency: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
 
@@ -61,6 +73,15 @@ def job(
     catch_up: str = "latest",
     catchup_window: str | timedelta = "24h",
     silence: Iterable[str] = (),
+    timeout: str | timedelta = "none",
+    max_attempts: int = 1,
+    retry_delay: str | timedelta = "10s",
+    retry_factor: float = 2.0,
+    retry_max_delay: str | timedelta = "1h",
+    retry_past_next_tick: bool = False,
+    retry_on: Errors = (),
+    give_up_on: Errors = (),
+    concurrency: Mapping[str, Any] | None = None,
 ) -> Job[P, R] | Callable[[Callable[P, R]], Job[P, R]]:
     """Declare a function as a job.
 
@@ -76,12 +97,22 @@ def job(
     - `timezone`: an IANA name; the scheduler's unless given.
     - `parameters`: defaults for keyword-only arguments, as plain YAML-like values.
     - `aliases`: former names, whose configuration still applies.
-    - `overlap`: `"skip"` a run while the previous one still runs, or `"allow"` both.
+    - `overlap`: `"skip"` a run while the previous one still runs, `"queue"` it (one waits, later
+      ones are skipped), or `"allow"` both.
     - `splay`: delay each tick by less than this (`"5m"` or a timedelta), always the same for one
       job and tick, so that jobs of one schedule do not all start together.
     - `catch_up`: which ticks of a downtime still run: the `"latest"`, `"none"` or `"all"`.
     - `catchup_window`: how old they may be, a `timedelta` or text such as `"24h"`.
     - `silence`: codes of what `check` shall not find suspicious in this job, e.g. `"every-second"`.
+    - `timeout`: how long one attempt may take (`"5m"` or a timedelta); `"none"`: as long as it
+      likes. A thread cannot be stopped: its run is `timed_out`, and it goes on as a stray.
+    - `max_attempts`: how often one run is started, at most, when it fails or its node dies.
+    - `retry_delay`, `retry_factor`, `retry_max_delay`: how long it waits after the first failure,
+      how many times longer after each further one, and at most.
+    - `retry_past_next_tick`: try again even when the job's next tick comes first.
+    - `retry_on`, `give_up_on`: exception types or their names; only these are tried again, and
+      these never.
+    - `concurrency`: `{"key": "api", "limit": 2}`: at most so many runs of all jobs with this key.
 
     Raises TypeError for an argument of the wrong type and for methods. Wrong values (a schedule
     that does not parse, say) degrade this one job when plugins are collected.
@@ -107,6 +138,17 @@ def job(
             catch_up=_choice("catch_up", catch_up, CatchUp),
             catchup_window=_typed("catchup_window", catchup_window, (str, timedelta)),
             silence=_strings("silence", silence),
+            timeout=_typed("timeout", timeout, (str, timedelta)),
+            max_attempts=_number("max_attempts", max_attempts, int),
+            retry_delay=_typed("retry_delay", retry_delay, (str, timedelta)),
+            retry_factor=_number("retry_factor", retry_factor, (int, float)),
+            retry_max_delay=_typed("retry_max_delay", retry_max_delay, (str, timedelta)),
+            retry_past_next_tick=_typed("retry_past_next_tick", retry_past_next_tick, bool),
+            retry_on=_error_names("retry_on", retry_on),
+            give_up_on=_error_names("give_up_on", give_up_on),
+            concurrency=None
+            if concurrency is None
+            else MappingProxyType(dict(_typed("concurrency", concurrency, Mapping))),
         )
 
     return declare if function is None else declare(function)
@@ -131,6 +173,31 @@ def _typed(argument: str, value: Any, types: type | tuple[type, ...]) -> Any:
         names = [t.__name__ for t in (types if isinstance(types, tuple) else (types,))]
         raise TypeError(f"@job({argument}=…) takes {' or '.join(names)}, got {value!r}")
     return value
+
+
+def _number(argument: str, value: Any, types: type | tuple[type, ...]) -> Any:
+    if isinstance(value, bool):
+        raise TypeError(f"@job({argument}=…) takes a number, got {value!r}")
+    return _typed(argument, value, types)
+
+
+def _error_names(argument: str, errors: Errors) -> tuple[str, ...]:
+    several = (errors,) if isinstance(errors, str | type) else _typed(argument, errors, Iterable)
+    return tuple(_error_name(argument, error) for error in several)
+
+
+def _error_name(argument: str, error: object) -> str:
+    if isinstance(error, type) and issubclass(error, BaseException):
+        return error_type_name(error)
+    if not isinstance(error, str):
+        raise TypeError(f"@job({argument}=…) takes exception types or names, got {error!r}")
+    return error
+
+
+def error_type_name(error: type) -> str:
+    """Return `module.Type`, or `Type` alone of a built-in one."""
+    name = error.__qualname__
+    return name if error.__module__ == "builtins" else f"{error.__module__}.{name}"
 
 
 def _strings(argument: str, values: Iterable[str]) -> tuple[str, ...]:
@@ -210,3 +277,44 @@ class JobResult:
     def with_stats(self, processed: int | None = None, failed: int | None = None) -> JobResult:
         """Return a copy with counts of items; a failed item does not make the run fail."""
         return replace(self, processed=processed, failed=failed)
+
+
+class Retry(Exception):  # noqa: N818  # it asks for something
+    """Raised by a job to be tried again, whatever its `retry_on` and `give_up_on` say.
+
+    `after` is how long to wait first, a timedelta, seconds or text such as `"5m"`; without it the
+    job's `retry_delay` counts. A run is started `max_attempts` times all the same, so with 1 it
+    fails. Raises ValueError for an `after` that is no duration.
+
+    Example::
+
+        raise Retry("the service is busy", after="5m")
+    """
+
+    __module__ = "systemprompt_jobs"
+
+    def __init__(self, message: str = "", *, after: timedelta | float | str | None = None) -> None:
+        super().__init__(message or "the job asked to be tried again")
+        self.after = None if after is None else _durations.parse(after)
+
+
+class Skip(Exception):  # noqa: N818  # it is no error
+    """Raised by a job that has nothing to do: its run ends `skipped`, with the message.
+
+    Example::
+
+        raise Skip("no new files")
+    """
+
+    __module__ = "systemprompt_jobs"
+
+
+class _Advice(Enum):
+    GIVE_UP = "GIVE_UP"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+GIVE_UP: Final = _Advice.GIVE_UP
+"""What the hook `retry_delay` returns so that a run is not tried again."""

@@ -26,6 +26,16 @@ def parse(value: object) -> timedelta:
     raise _error(value)
 
 
+def parse_timeout(value: object) -> timedelta | None:
+    """Return the duration that `value` says, None for the word `none`; raise ValueError."""
+    if value == "none":
+        return None
+    duration = parse(value)
+    if not duration:
+        raise ValueError("must be longer than 0s; write none for as long as it takes")
+    return duration
+
+
 def _from_text(text: str) -> timedelta | None:
     if _SECONDS.fullmatch(text):
         return _from_parts({"seconds": float(text)})

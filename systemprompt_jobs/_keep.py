@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ._clock import boot_id
 from ._doubt import Doubt
+from ._store import cancels
 from ._store import nodes as node_rows
 from ._store import plans as plan_rows
 from ._store import runs as run_rows
@@ -14,8 +15,10 @@ from ._whose import set_hash
 from .model import Report, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
+    from ._interrupt import Interrupter
     from ._observe import Observer
     from ._store import Store, StoreClock
     from .model import Node, Run
@@ -26,7 +29,7 @@ _MAX_OFFSET = timedelta(seconds=1)
 
 
 class Keeper:
-    """Heartbeats, rescues and takes over pending runs, at most `room()` at once.
+    """Heartbeats, rescues, takes over pending runs, at most `room()` at once, and hears of cancels.
 
     `watch` looks for what others have changed.
 
@@ -46,8 +49,10 @@ class Keeper:
         held: Callable[[], list[tuple[int, int]]],
         room: Callable[[], int],
         took: Callable[[list[Run]], None],
+        drop: Callable[[Iterable[Run]], None],
         observer: Observer,
         watch: Callable[[], None] = lambda: None,
+        interrupter: Interrupter,
     ) -> None:
         self._store = store
         self._node = node
@@ -58,8 +63,10 @@ class Keeper:
         self._held = held
         self._room = room
         self._took = took
+        self._drop = drop
         self._observer = observer
         self._watch = watch
+        self._interrupter = interrupter
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
         self._doubt = Doubt(store)
@@ -67,6 +74,7 @@ class Keeper:
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
         self._silent: set[tuple[Node, int]] = set()
+        self._orphans: set[tuple[int, int]] = set()
 
     @property
     def crowded(self) -> bool:
@@ -79,7 +87,11 @@ class Keeper:
 
     def may_start(self) -> bool:
         """Return whether this node's lease still holds."""
-        return self._clock.monotonic() < self._renewed + self._lease_s
+        return self.lease_left() > 0
+
+    def lease_left(self) -> float:
+        """Return the seconds until this node's lease runs out."""
+        return self._renewed + self._lease_s - self._clock.monotonic()
 
     def join(self, kind: str, workers: int) -> None:
         """Register the node, then its jobs. `kind` is `scheduler` or `command`."""
@@ -122,11 +134,13 @@ class Keeper:
                 self._beat()
                 self._rescue()
                 self._bury()
+            self._hear_of_cancels()
             self._take_pending()
             self._watch()
         except Exception:
             self._suspects.clear()
             self._silent.clear()
+            self._orphans.clear()
             raise
         return min(_PENDING_EVERY_S, self._lease_s / 3)
 
@@ -136,7 +150,9 @@ class Keeper:
             now = self._clock.read(connection)
             overdue = sent > self._renewed + self._lease_s
             buried = overdue and node_rows.has_stopped(connection, self._node.id)
-            node_rows.beat(connection, self._node.id, now, self.lease_until(), self._clock.offset)
+            strays = len(self._interrupter.strays())
+            until, offset = self.lease_until(), self._clock.offset
+            node_rows.beat(connection, self._node.id, now, until, offset, strays)
             run_rows.renew(connection, self._held(), self.lease_until())
             given_up = self._doubt.wrote(run_rows.give_up_pending(connection, now))
         self._renewed = sent
@@ -156,6 +172,9 @@ class Keeper:
     def _rescue(self) -> None:
         with self._store.read() as connection:
             seen = set(run_rows.expired(connection, self._clock.lease_now(), self._boot))
+            orphans = cancels.orphaned_slots(connection, self._clock.lease_now(), self._boot)
+        self._free_slots(orphans & self._orphans)
+        self._orphans = orphans
         dead = seen & self._suspects
         self._suspects = seen - dead
         if not dead:
@@ -178,6 +197,21 @@ class Keeper:
         for node in buried:
             self._observer.put("node_left", node=node)
 
+    def _free_slots(self, orphans: set[tuple[int, int]]) -> None:
+        """Give back what the strays of dead nodes held, seen twice like their runs."""
+        if orphans:
+            with self._store.write() as connection:
+                cancels.free_slots(connection, orphans)
+
+    def _hear_of_cancels(self) -> None:
+        held = self._held()
+        if held:
+            with self._store.read() as connection:
+                found = cancels.requests(connection, (id_ for id_, _ in held))
+            running = [run for run in found if run.state is State.RUNNING]
+            self._interrupter.cancel((run.id, run.fence, run.message) for run in running)
+            self._drop(run for run in found if run.state is State.CANCELLED)
+
     def _take_pending(self) -> None:
         room, crowded = self._room(), self._crowded
         self._crowded = room <= 0
@@ -199,17 +233,28 @@ class Keeper:
     def _tell(self, runs: list[Run]) -> None:
         """Hand on what a transaction has written."""
         for run in runs:
-            if run.state is State.PENDING:
-                self._observer.put("run_rescued", run=run)
-            elif run.state is State.LOST:
+            if run.state is State.LOST:
                 self._observer.put("run_lost", run=run)
                 self._observer.put("run_finished", run=run, report=None)
+            elif run.state is State.PENDING:
+                self._tell_rescued(run)
             elif run.state is State.MISSED:
                 self._observer.put("tick_missed", run=run)
-            elif run.state is State.CANCELLED:
-                at = run.finished or self._clock.now()
-                report = Report(State.CANCELLED, at, at, message=run.message)
-                self._observer.put("run_cancelled", run=run, report=report)
+            elif run.finished is not None:
+                self._tell_given_up(run, run.finished)
         claimed = [run for run in runs if run.state is State.CLAIMED]
         if claimed:
             self._took(claimed)
+
+    def _tell_rescued(self, run: Run) -> None:
+        if run.attempt:
+            report = run_rows.lost_report(run, self._clock.now())
+            self._observer.put("run_retrying", run=run, report=report, delay=timedelta())
+        else:
+            self._observer.put("run_rescued", run=run)
+
+    def _tell_given_up(self, run: Run, at: datetime) -> None:
+        report = Report(run.state, run.started or at, at, message=run.message, error=run.error)
+        self._observer.put(f"run_{run.state}", run=run, report=report)
+        if run.attempt:
+            self._observer.put("run_finished", run=run, report=report)

@@ -51,6 +51,7 @@ def _node(row: Any, state: str, sizes: dict[str, int], lacks: Sequence[str] = ()
         clock_offset=row.clock_offset,
         jobs=sizes.get(row.job_set, 0),
         lacks=tuple(lacks),
+        strays=row.strays,
     )
 
 

@@ -55,14 +55,21 @@ class Loop:
 
     A step that returns None waits until it is woken. When the database fails, the step is tried
     again with growing pauses, and `outage` is told. Nothing ends the loop but `stop()`.
+    `overslept` is told by how many seconds a pause that nobody cut short was too long.
     """
 
     def __init__(
-        self, name: str, step: Callable[[], float | None], clock: Clock, outage: Outage
+        self,
+        name: str,
+        step: Callable[[], float | None],
+        clock: Clock,
+        outage: Outage,
+        overslept: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.name = name
         self._step = step
         self._outage = outage
+        self._overslept = overslept
         self._clock = clock
         self._condition = threading.Condition()
         self._woken = False
@@ -109,6 +116,7 @@ class Loop:
             while not self._stopping and (self._backoff or not self._woken):
                 left = None if deadline is None else deadline - self._clock.monotonic()
                 if left is not None and left <= 0:
+                    self._overslept(-left)
                     return
                 self._clock.wait(self._condition, left)
 

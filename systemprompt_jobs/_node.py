@@ -6,19 +6,24 @@ import os
 import secrets
 import socket
 import threading
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import structlog
 
+from . import _durations
 from ._claim import Claimer, manual_key, run_values
+from ._declare import GIVE_UP
 from ._doubt import twice
+from ._interrupt import Interrupter
 from ._keep import Keeper
 from ._listen import Listener
 from ._loop import Loop, Outage
 from ._observe import DRAIN_S, Observer
 from ._prune import Pruner, Retention
 from ._record import Recorder, cancelled
+from ._retry import settle
 from ._run import Attempt
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
@@ -26,10 +31,11 @@ from ._version import __version__
 from ._watch import Watch
 from ._whose import fingerprint
 from .errors import StoreError
-from .model import Health, Node, Run, State, Trigger
+from .model import Health, Node, Overlap, Run, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from typing import Any
 
     import pluggy
@@ -43,6 +49,15 @@ if TYPE_CHECKING:
 
 _STUCK_S = 120.0
 """A step that takes this long hangs: every statement ends within a third of a lease."""
+
+_MOMENT_S, _KILLING_S = 1.0, 10.0
+"""How long interrupted functions may take to end: threads, and what an executor kills."""
+
+_UNREADY_WAIT_S = 1.0
+"""How often a node whose workers are all strays looks whether it may claim again."""
+
+_STALLED_S = 1.0
+"""A pause that is longer than asked for by more than this was no matter of scheduling."""
 
 
 def new_node() -> Node:
@@ -77,7 +92,16 @@ class LiveNode:
         self._caught_up: set[str] = set()
         self._ticking = False
         self._watch: Watch | None = None
+        self._manager = manager
         self._observer = Observer(manager)
+        self._interrupter = Interrupter(
+            clock,
+            workers=executor.size,
+            lease_left=lambda: self._keeper.lease_left(),  # noqa: PLW0108  # made below
+            report=self._reported,
+            released=lambda run: self._recorder.release(run),  # noqa: PLW0108  # made below
+            wake=lambda: self._interrupt_loop.wake(),  # noqa: PLW0108  # made below
+        )
         self._keeper = Keeper(
             store,
             self.node,
@@ -85,10 +109,12 @@ class LiveNode:
             lease_s,
             fingerprints={plan.id: fingerprint(plan) for plan in self._plans.values()},
             held=lambda: self._recorder.held(),  # noqa: PLW0108  # made below
-            room=lambda: self._recorder.room() if self._ticking else 0,
+            room=lambda: self._recorder.room() if self._ticking and self._ready() else 0,
             took=self._took,
+            drop=lambda runs: self._recorder.drop(runs),  # noqa: PLW0108  # made below
             observer=self._observer,
             watch=self._look,
+            interrupter=self._interrupter,
         )
         self._recorder = Recorder(
             store,
@@ -96,10 +122,11 @@ class LiveNode:
             clock,
             size=executor.size,
             lease_until=self._keeper.lease_until,
-            may_start=self._keeper.may_start,
+            may_start=lambda: self._keeper.may_start() and self._ready(),
             start=self._start,
             ended=self._ended,
             wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
+            settle=self._settle_report,
         )
         self._claimer = Claimer(
             store,
@@ -117,12 +144,18 @@ class LiveNode:
         pruner = Pruner(store, clock, retention, self._observer)
         outage = Outage(self._observer, clock)
         self._record_loop = Loop("record", self._recorder.step, clock, outage)
-        self._keep_loop = Loop("keep", self._keeper.step, clock, outage)
+        self._keep_loop = Loop("keep", self._keeper.step, clock, outage, self._overslept)
+        self._interrupt_loop = Loop("interrupt", self._interrupter.step, clock, outage)
         self._listener = Listener(store, self._keep_loop.wake, lease_s / 3)
-        self._claim_loop = Loop("claim", self._claimer.step, clock, outage)
-        self._loops = (self._record_loop, self._keep_loop, self._claim_loop)
-        self._stopping = False
+        self._claim_loop = Loop("claim", self._claim, clock, outage)
         self._prune_loop = Loop("prune", pruner.step, clock, outage)
+        self._loops = (
+            self._record_loop,
+            self._keep_loop,
+            self._interrupt_loop,
+            self._claim_loop,
+        )
+        self._stopping = False
 
     # --- up ---
 
@@ -153,6 +186,7 @@ class LiveNode:
         self._observer.start()
         self._record_loop.start()
         self._keep_loop.start()
+        self._interrupt_loop.start()
 
     def _start_up(self) -> None:
         """Run once what asks for it; a caught-up tick of the same job makes it unnecessary."""
@@ -193,6 +227,8 @@ class LiveNode:
             reasons.append("the scheduler is stopping")
         if not self._keeper.may_start():
             reasons.append("the database could not be reached for as long as a lease")
+        if self._interrupter.exhausted:
+            reasons.append("as many threads have outlived their timeouts as there are workers")
         stuck = [loop.name for loop in self._loops if loop.stuck_for() > _STUCK_S]
         reasons += [f"the thread {name} is stuck" for name in stuck]
         return Health(live=not stuck, ready=not reasons, reasons=tuple(reasons))
@@ -254,22 +290,64 @@ class LiveNode:
             self._observer.put("job_resumed", job_id=row.id, note=row.note or "", who="")
 
     def _start(self, run: Run) -> None:
-        def reported(report: Report) -> None:
-            self._recorder.report(run, report)
-            with self._changed:
-                self._changed.notify_all()
+        def began() -> None:
+            self._recorder.began()
+            self._interrupter.began(run)
 
+        plan = self._plans[run.job_id]
         attempt = Attempt(
-            self._plans[run.job_id],
+            plan,
             run,
             self._resources,
             self._clock.now,
-            self._recorder.began,
-            reported,
+            began,
+            lambda report: self._interrupter.ended(run, report),
         )
+        self._interrupter.watch(attempt, self._executor, plan.timeout)
         self._executor.submit(attempt)
 
+    def _reported(self, run: Run, report: Report) -> None:
+        self._recorder.report(run, report)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _ready(self) -> bool:
+        """Return whether there is a worker that could start something, now or later."""
+        return not self._interrupter.exhausted
+
+    def _claim(self) -> float | None:
+        return self._claimer.step() if self._ready() else _UNREADY_WAIT_S
+
+    def _overslept(self, seconds: float) -> None:
+        """Say that no thread got its turn: code that holds the interpreter's lock, or a freeze."""
+        if seconds > _STALLED_S:
+            jobs = sorted({run.job_id for run in self._interrupter.running()})
+            self._log.warning("process_stalled", stalled_s=round(seconds, 3), jobs=jobs)
+
+    def _settle_report(self, run: Run, report: Report) -> Report:
+        return settle(run, report, partial(self._tick_after, run.job_id), self._advise)
+
+    def _tick_after(self, job_id: str, after: datetime) -> datetime | None:
+        plan = self._plans[job_id]
+        if not plan.enabled or plan.schedule is None:
+            return None
+        try:
+            return plan.schedule.next(after)
+        except Exception:  # noqa: BLE001  # a plugin's schedule; the claimer says so
+            return None
+
+    def _advise(self, run: Run, report: Report) -> object:
+        """Ask the plugins how long to wait; what is no answer does not count."""
+        try:
+            said = self._manager.hook.retry_delay(run=run, report=report)
+            return said if said is None or said is GIVE_UP else _durations.parse(said)
+        except Exception:  # noqa: BLE001  # a plugin's: the job's own policy counts
+            self._log.exception("retry_delay_failed", job=run.job_id, run=run.id)
+            return None
+
     def _ended(self, run: Run) -> None:
+        if run.overlap is Overlap.QUEUE or (run.policy and "concurrency" in run.policy):
+            self._keep_loop.wake()  # another one may wait for the slot
         if self._claimer.ended(run):
             self._claim_loop.wake()
         if self._keeper.crowded:
@@ -278,26 +356,33 @@ class LiveNode:
         if answer is not None:
             answer.put(run)
 
+    def observe(self, hook: str, **arguments: Any) -> None:
+        """Have a lifecycle hook called for what was done in this process."""
+        self._observer.put(hook, **arguments)
+
     # --- down ---
 
     def stop(self, grace_s: float) -> None:
-        """Claim nothing more, give back what was not started, and let the rest end in time."""
+        """Claim nothing more, give back what was not started, and let the rest end in time.
+
+        What has not ended after `grace_s` is interrupted, and recorded as cancelled even if it
+        does not end then.
+        """
         self._stopping = True
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
             self._listener.stop()
             self._prune_loop.stop()
-        unstarted = self._recorder.close()
-        if unstarted:
-            self._settle(lambda: self._give_back(unstarted))
+        self._give_back_unstarted()
         self._wait_for_runs(grace_s)
-        for run in self._recorder.running():
-            why = f"still running {grace_s:g} s after the scheduler was told to stop"
-            self._recorder.report(run, cancelled(run, self._clock.now(), why))
+        self._cut_off(f"still running {grace_s:g} s after the scheduler was told to stop")
+        self._interrupt_loop.stop()
         self._record_loop.stop()
         self._settle(self._recorder.flush)
         self._keep_loop.stop()
+        # What failed meanwhile and was to be tried again here, and what the keeper was taking.
+        self._give_back_unstarted()
         self._settle(self._leave)
         self._executor.close()
         if self._ticking:
@@ -308,6 +393,19 @@ class LiveNode:
         self._keeper.leave()
         if self._ticking:
             self._observer.put("node_left", node=self.node)
+
+    def _cut_off(self, why: str) -> None:
+        """Interrupt what runs; after a moment do not wait for it any longer."""
+        self._interrupter.interrupt_all(why)
+        self._wait_for_runs(_KILLING_S if self._interrupter.can_kill else _MOMENT_S)
+        self._interrupter.abandon_all(why)
+        for run in self._interrupter.strays():  # they end with this process
+            self._recorder.release(run)
+
+    def _give_back_unstarted(self) -> None:
+        unstarted = self._recorder.close()
+        if unstarted:
+            self._settle(lambda: self._give_back(unstarted))
 
     def _give_back(self, unstarted: Sequence[Run]) -> None:
         """Other nodes may take the ticks; start-up and manual runs belong to this one alone."""
@@ -320,6 +418,8 @@ class LiveNode:
         for run in ended:
             report = cancelled(run, now, run.message)
             self._observer.put("run_cancelled", run=run, report=report)
+            if run.attempt:
+                self._observer.put("run_finished", run=run, report=report)
             self._ended(run)
 
     def _wait_for_runs(self, grace_s: float) -> None:

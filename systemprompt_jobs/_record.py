@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
+from ._store import cancels
 from ._store import runs as run_rows
 from .model import Report, Run, State
 
@@ -33,7 +34,14 @@ _LONGEST_WAIT_S = 1.0
 _SOON = timedelta(seconds=1)
 """What is due later than this needs no worker yet."""
 
+_LOOK_AGAIN = timedelta(seconds=1)
+"""How often a run that belongs to this node looks whether its slot is free."""
+
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
+
+
+def _as_it_is(_run: Run, report: Report) -> Report:
+    return report
 
 
 class Recorder:
@@ -41,6 +49,7 @@ class Recorder:
 
     `size` is how many functions the executor runs at once. `may_start` says whether this node's
     lease still holds. `ended` is told of each run that reached its end, after the commit.
+    `settle` decides whether a run is tried again, on the thread that reports.
     """
 
     def __init__(
@@ -55,6 +64,7 @@ class Recorder:
         start: Callable[[Run], None],
         ended: Callable[[Run], None],
         wake: Callable[[], None],
+        settle: Callable[[Run, Report], Report] = _as_it_is,
     ) -> None:
         self._store = store
         self._observer = observer
@@ -65,13 +75,16 @@ class Recorder:
         self._start = start
         self._ended = ended
         self._wake = wake
+        self._settle = settle
         self._lock = threading.Lock()
         self._order = count()
         self._waiting: list[tuple[datetime, int, Run]] = []  # a heap, by due time
         self._gating: list[Run] = []
-        self._started: dict[int, Run] = {}  # gated, and not yet reported
+        self._started: dict[tuple[int, int], Run] = {}  # gated, and not yet reported
         self._reports: deque[tuple[Run, Report]] = deque()
+        self._released: deque[tuple[int, int]] = deque()
         self._recent: deque[float] = deque()
+        self._turn = threading.Lock()  # held while a group is written
         self._closed = False
         self._doubted: set[int] = set()  # written once, with no answer
 
@@ -87,8 +100,8 @@ class Recorder:
                 self._await(run)
         self._wake()
 
-    def _await(self, run: Run) -> None:
-        heapq.heappush(self._waiting, (run.due or _ALWAYS, next(self._order), run))
+    def _await(self, run: Run, at: datetime = _ALWAYS) -> None:
+        heapq.heappush(self._waiting, (max(run.due or at, at), next(self._order), run))
 
     def began(self) -> None:
         """Note that a worker has just begun a run."""
@@ -96,10 +109,28 @@ class Recorder:
 
     def report(self, run: Run, report: Report) -> None:
         """Take what an attempt ended in."""
+        report = self._settle(run, report)
         with self._lock:
-            self._started.pop(run.id, None)
+            self._started.pop((run.id, run.fence), None)
             self._reports.append((run, report))
         self._wake()
+
+    def release(self, run: Run) -> None:
+        """Give back the slots of a run that ended before its thread."""
+        self._released.append((run.id, run.fence))
+        self._wake()
+
+    def drop(self, runs: Iterable[Run]) -> None:
+        """Wait no longer with runs that somebody has cancelled meanwhile."""
+        ended = {run.id: run for run in runs}
+        if not ended:
+            return
+        with self._lock:
+            gone = [ended[run.id] for _, _, run in self._waiting if run.id in ended]
+            self._waiting = [entry for entry in self._waiting if entry[2].id not in ended]
+            heapq.heapify(self._waiting)
+        for run in gone:
+            self._ended(run)
 
     def held(self) -> list[tuple[int, int]]:
         """Return the (run, fence) pairs that this node holds."""
@@ -116,15 +147,18 @@ class Recorder:
         """Return how many more runs this node can make use of: twice its free workers.
 
         And as many as were started in the last `WINDOW_S`. Those that wait for a later time,
-        because of a splay, need no worker yet.
+        because of a splay, need no worker yet; those that wait here for their next attempt or
+        for a slot may wait long and do not count.
         """
         soon = self._clock.reached() + _SOON
         with self._lock:
             if self._closed:
                 return 0
             free = max(0, self._size - len(self._started))
-            waiting = sum(due <= soon for due, _, _ in self._waiting) + len(self._gating)
-            return 2 * free + self._window() - waiting
+            waiting = sum(
+                due <= soon and not (run.attempt or run.reason) for due, _, run in self._waiting
+            )
+            return 2 * free + self._window() - waiting - len(self._gating)
 
     def running(self) -> list[Run]:
         """Return the runs whose function has been started and has not reported yet."""
@@ -132,21 +166,26 @@ class Recorder:
             return list(self._started.values())
 
     def close(self) -> list[Run]:
-        """Gate nothing more; return the claimed runs that were not started."""
-        with self._lock:
-            self._closed = True
-            unstarted = [run for _, _, run in self._waiting]
+        """Gate nothing more; return the claimed runs that were not started.
+
+        Waits for the group that is being written, so that what it starts is `running`.
+        """
+        self._closed = True
+        with self._turn, self._lock:
+            unstarted = [run for _, _, run in self._waiting] + self._gating
             self._waiting.clear()
+            self._gating.clear()
         return unstarted
 
     # --- the writer's thread ---
 
     def step(self) -> float | None:
         """Write one group; return the seconds until there may be another."""
-        reports, ready = self._take()
-        if reports or ready:
-            self._write(reports, ready)
-            return 0.0
+        with self._turn:
+            reports, ready = self._take()
+            if reports or ready or self._released:
+                self._write(reports, ready)
+                return 0.0
         return self._until_next()
 
     def _take(self) -> tuple[list[tuple[Run, Report]], list[Run]]:
@@ -177,59 +216,80 @@ class Recorder:
         """Commit one group. What fails to commit stays where it is and is tried again."""
         doubted = frozenset(self._doubted)
         self._doubted |= {run.id for run, _ in reports} | {run.id for run in ready}
+        released = list(self._released)
         with self._store.write() as connection:
             now = self._clock.read(connection)
             early = [run for run in ready if run.due is not None and run.due > now]
-            ended = run_rows.finish(connection, reports, doubted)
-            started, skipped = run_rows.gate(
+            lease_until = self._lease_until()
+            finished = run_rows.finish(connection, reports, now, lease_until, doubted)
+            cancels.free_slots(connection, released)
+            started, others = run_rows.gate(
                 connection,
                 [run for run in ready if run not in early],
                 now,
-                self._lease_until(),
+                lease_until,
                 doubted,
             )
+            kept = {run.id for run in started + others + early}
+            gone = [run for run in ready if run.id not in kept]
+            ends = run_rows.lock(connection, (run.id for run in gone))
         self._doubted.clear()
         late: list[Run] = []
         if not self._may_start():  # the answer took a lease: who knows what is ours by now
             late, started = started, []
             self._doubted |= {run.id for run in late}
+        again = [run for run in finished.values() if run.state is State.CLAIMED]
         with self._lock:
             for _ in reports:
                 self._reports.popleft()
+            for _ in released:
+                self._released.popleft()
             self._gating.clear()
-            for run in early + late:
+            for run in early + late + again:
                 self._await(run)
-            self._started.update((run.id, run) for run in started)
+            for run in others:
+                if run.state is State.CLAIMED:  # its slot is taken
+                    self._await(run, now + _LOOK_AGAIN)
+            self._started.update(((run.id, run.fence), run) for run in started)
         for run in started:
             self._start(run)
-        self._observe(reports, ended, started, skipped)
-        kept = {run.id for run in started + skipped + early + late}
-        for run in ready:
-            if run.id not in kept:  # rescued from this node before it could start
-                self._ended(replace(run, state=State.PENDING, node=""))
+        self._observe(reports, finished, started, others)
+        for run in gone:  # rescued from this node before it could start, or cancelled
+            self._ended(ends.get(run.id, run))
 
     def _observe(
         self,
         reports: list[tuple[Run, Report]],
-        ended: list[Run],
+        finished: dict[tuple[int, int], Run],
         started: list[Run],
-        skipped: list[Run],
+        others: list[Run],
     ) -> None:
-        accepted = {(run.id, run.fence): run for run in ended}
         for run, report in reports:
-            run_now = accepted.pop((run.id, run.fence), None)
+            run_now = finished.pop((run.id, run.fence), None)
             if run_now is None:
                 self._observer.put("run_fenced", run=run, report=report)
                 self._ended(replace(run, state=State.LOST, error="it was taken from this node"))
                 continue
-            self._observer.put(f"run_{report.outcome}", run=run_now, report=report)
-            self._observer.put("run_finished", run=run_now, report=report)
-            self._ended(run_now)
-        for run in skipped:
-            self._observer.put("tick_skipped", run=run)
-            self._ended(run)
+            self._observe_finish(run_now, report)
+        for run in others:
+            if run.state is State.SKIPPED:
+                self._observer.put("tick_skipped", run=run)
+                self._ended(run)
         for run in started:
             self._observer.put("run_started", run=run)
+
+    def _observe_finish(self, run: Run, report: Report) -> None:
+        if report.retry_after is not None:
+            if run.state in {State.PENDING, State.CLAIMED}:
+                self._observer.put("run_retrying", run=run, report=report, delay=report.retry_after)
+                return
+            report = replace(report, retry_after=None, message=run.message)  # somebody cancelled it
+        if run.state is State.SKIPPED:
+            self._observer.put("tick_skipped", run=run)
+        else:
+            self._observer.put(f"run_{report.outcome}", run=run, report=report)
+        self._observer.put("run_finished", run=run, report=report)
+        self._ended(run)
 
     def _until_next(self) -> float | None:
         with self._lock:
@@ -241,7 +301,7 @@ class Recorder:
 
     def flush(self) -> None:
         """Write all reports that have come in."""
-        while self._reports:
+        while self._reports or self._released:
             self.step()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 import threading
 import traceback
 from contextlib import contextmanager
@@ -14,14 +15,14 @@ import structlog
 
 from . import _parameters
 from ._context import JobContext
-from ._declare import JobResult
-from .errors import ParameterError, text_of
+from ._declare import JobResult, Retry, Skip, error_type_name
+from .errors import ParameterError, RunCancelled, text_of
 from .model import Report, Run, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
-    from types import TracebackType
+    from datetime import datetime, timedelta
+    from types import CodeType, FrameType, TracebackType
 
     from ._context import Resources
     from .model import Job, Plan
@@ -43,6 +44,8 @@ class _Outcome:
     failed: int | None = None
     error: str = ""
     traceback: str = ""
+    error_types: tuple[str, ...] = ()
+    retry_after: timedelta | None = None
 
 
 class _DeclaredFailure(Exception):  # noqa: N818  # it is no error
@@ -72,6 +75,7 @@ class Attempt:
         self._resources = resources
         self._now = now
         self._began = began
+        self._thread: int | None = None
 
     def interrupt(self) -> None:
         """Tell the function that it should end."""
@@ -94,13 +98,23 @@ class Attempt:
             verdict.judge(await result if self.job.is_async else result)
         return verdict.report
 
+    def stack(self) -> str:
+        """Return where the function is right now, empty where its thread does not show it."""
+        code = getattr(self.job.function, "__code__", None)
+        frames = _frames_up_to(code, sys._current_frames().get(self._thread or 0))  # noqa: SLF001
+        lines = traceback.StackSummary.extract((f, f.f_lineno) for f in reversed(frames)).format()
+        return "".join(["Still at work (most recent call last):\n", *lines]) if frames else ""
+
     def _verdict(self) -> _Verdict:
+        self._thread = threading.get_ident()
         self._began()
-        return _Verdict(self.job, self.run, self._now)
+        return _Verdict(self.job, self.run, self._now, self.cancelled)
 
     @contextmanager
     def _arguments(self) -> Iterator[tuple[tuple[JobContext, ...], Mapping[str, Any]]]:
         """Yield what the function takes; the services of the run end with the block."""
+        if self.cancelled.is_set():
+            raise RunCancelled("it was told to end before it began")
         parameters = _parameters.validate(self.job, self.run.parameters)
         with self._resources.container() as services:
             context = JobContext(
@@ -110,6 +124,7 @@ class Attempt:
                 config=MappingProxyType(self._plan.config),
                 resources=self._resources,
                 services=services,
+                interrupted=self.cancelled,
             )
             yield (context,) if _parameters.takes_context(self.job) else (), parameters
 
@@ -119,8 +134,10 @@ class _Verdict:
 
     report: Report
 
-    def __init__(self, job: Job[..., Any], run: Run, now: Callable[[], datetime]) -> None:
-        self._job, self._run, self._now = job, run, now
+    def __init__(
+        self, job: Job[..., Any], run: Run, now: Callable[[], datetime], cancelled: threading.Event
+    ) -> None:
+        self._job, self._run, self._now, self._cancelled = job, run, now, cancelled
         self._started = now()
         self._outcome = _Outcome(State.SUCCEEDED)
 
@@ -142,6 +159,10 @@ class _Verdict:
         outcome = self._outcome
         if error is not None and not isinstance(error, _DeclaredFailure):
             outcome = _failure(self._job, error)  # sys.exit() ends a run too, not the worker
+            if isinstance(error, Skip):
+                outcome = _Outcome(State.SKIPPED, message=str(error))
+            elif self._cancelled.is_set() and _is_cancellation(error):
+                outcome = _Outcome(State.CANCELLED, message=str(error))
         self.report = Report(
             outcome=outcome.state,
             started=self._started,
@@ -151,6 +172,8 @@ class _Verdict:
             failed=_count(outcome.failed),
             error=_clip(outcome.error),
             traceback=_clip_start(outcome.traceback),
+            error_types=outcome.error_types,
+            retry_after=outcome.retry_after,
         )
         return True
 
@@ -177,9 +200,33 @@ def _judge(result: object, run: Run) -> _Outcome:
 
 
 def _failure(job: Job[..., Any], error: BaseException) -> _Outcome:
+    types = tuple(error_type_name(kind) for kind in type(error).__mro__[:-1])
     if isinstance(error, ParameterError):
-        return _Outcome(State.FAILED, error=str(error))
-    return _Outcome(State.FAILED, error=text_of(error), traceback=_traceback_of(job, error))
+        return _Outcome(State.FAILED, error=str(error), error_types=types)
+    return _Outcome(
+        State.FAILED,
+        error=text_of(error),
+        traceback=_traceback_of(job, error),
+        error_types=types,
+        retry_after=error.after if isinstance(error, Retry) else None,
+    )
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    from asyncio import CancelledError
+
+    return isinstance(error, RunCancelled | CancelledError)
+
+
+def _frames_up_to(code: CodeType | None, frame: FrameType | None) -> list[FrameType]:
+    """Return the frames from the innermost up to that of `code`; none if it is not among them."""
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        if frame.f_code is code:
+            return frames
+        frame = frame.f_back
+    return []
 
 
 def _traceback_of(job: Job[..., Any], error: BaseException) -> str:

@@ -26,6 +26,8 @@ from .errors import (
     text_of,
 )
 from .model import (
+    RETRYING,
+    Attempt,
     AuditEntry,
     Change,
     Explanation,
@@ -64,7 +66,11 @@ if TYPE_CHECKING:
 BUILT_IN = ("intervals", "threads", "logs")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
-_TROUBLE = (State.FAILED, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
+_TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
+
+
+_OBSERVE_S = 5.0
+"""How long observers may take to see what a command did."""
 
 
 class Runtime:
@@ -291,6 +297,37 @@ class Runtime:
             yield observer
         finally:
             observer.drain(DRAIN_S)
+
+    def cancel(self, run_id: int, *, note: str = "", who: str = "") -> Run:
+        """Cancel a run on whatever node it is; return it as it is now.
+
+        One that waits is `cancelled` at once. One that runs is told to end: its node hears of it
+        within a second, and it is `cancelled` when its function has ended without success.
+        Raises UsageError if there is no such run or it has ended, and StoreError.
+        """
+        from ._cancel import cancel, report_of
+
+        if not self._readable():
+            raise UsageError(f"there is no run {run_id}: nothing has run yet")
+        run = cancel(self._store, self._store.clock(self._clock), run_id, note, who)
+        if run.state is State.CANCELLED:
+            hooks = ("run_cancelled", "run_finished") if run.attempt else ("run_cancelled",)
+            self._observe_now(*hooks, run=run, report=report_of(run))
+        return run
+
+    def _observe_now(self, *hooks: str, **arguments: Any) -> None:
+        """Call lifecycle hooks in this process, which may be no node."""
+        from ._observe import Observer
+
+        if self._live is not None:
+            for hook in hooks:
+                self._live.observe(hook, **arguments)
+            return
+        observer = Observer(self._manager)
+        observer.start()
+        for hook in hooks:
+            observer.put(hook, **arguments)
+        observer.drain(_OBSERVE_S)
 
     def _runnable(self, name: str) -> Plan:
         plan = self.find(name)
@@ -675,6 +712,15 @@ class Runtime:
             return None if job is None else [job]
         return [plan.id, *(f"{plan.extension.name}:{alias}" for alias in plan.job.aliases)]
 
+    def attempts(self, run_id: int) -> list[Attempt]:
+        """Return the attempts of a run, oldest first; none for a run that never started."""
+        from ._store import queries
+
+        if not self._readable():
+            return []
+        with self._store.read() as connection:
+            return queries.attempts(connection, run_id)
+
     def traceback(self, run: Run) -> str:
         """Return the traceback of the run's last attempt, empty if there is none."""
         from ._store import queries
@@ -699,7 +745,7 @@ class Runtime:
         nodes: tuple[NodeOverview, ...] = ()
         counts: Mapping[str, int] = {}
         if self._readable():
-            running = self.history(states=[State.RUNNING], limit=100)
+            running = self.history(states=[State.RUNNING, RETRYING], limit=100)
             troubled = self.history(states=_TROUBLE, limit=5)
             nodes, counts = self._nodes_and_counts()
         return SchedulerOverview(
@@ -725,7 +771,9 @@ class Runtime:
             live = nodes.live(connection, *self._lease_now(connection))
             counts = queries.counts_since(connection, now - timedelta(days=1))
         overview = tuple(
-            NodeOverview(row.id, row.version, row.workers, row.started, row.heartbeat)
+            NodeOverview(
+                row.id, row.version, row.workers, row.started, row.heartbeat, strays=row.strays
+            )
             for row in live
         )
         return overview, counts

@@ -12,6 +12,8 @@
     ├── ConfigurationError     everything wrong with the configuration, in one go
     └── StoreError             the database cannot be used right now (waiting may help)
         └── StoreUnusableError it will not get better by waiting: wrong path, newer schema
+
+    RunCancelled               ends a job's function, and no `except Exception` there stops it
 """
 
 from __future__ import annotations
@@ -71,6 +73,13 @@ class StoreError(JobsError):
 
 class StoreUnusableError(StoreError):
     """The database will not become usable by waiting; the message names the remedy."""
+
+
+class RunCancelled(BaseException):  # no error, as KeyboardInterrupt
+    """The run was cancelled: raised in the job's function by `ctx.check_cancelled()`.
+
+    A BaseException, so that a job which logs every `Exception` and goes on ends all the same.
+    """
 
 
 def text_of(error: BaseException) -> str:

@@ -138,6 +138,26 @@ def health_page(path: str) -> tuple[str, bytes] | None:
     """
 
 
+@hookspec(firstresult=True)
+def retry_delay(run: Run, report: Report) -> timedelta | float | str | None:
+    """Decide how long a failed run waits until it is tried again.
+
+    Called where the function ran, only while attempts are left. Return a duration (seconds, a
+    timedelta or text such as `5m`), `GIVE_UP` to end the run, or None to leave it to other plugins
+    and then to the job's own policy; the first result wins. It overrides `retry_on` and
+    `give_up_on`, never `max_attempts` nor the limit of the next tick. `report` says what went
+    wrong: its `error_types` names the error's class and its bases. An exception, or a result
+    that is no duration, is logged, and the job's policy counts.
+
+    Example::
+
+        @hookimpl
+        def retry_delay(run, report):
+            if "ConnectionError" in report.error_types:
+                return "2m"
+    """
+
+
 # --- observe, the scheduler ---
 
 
@@ -248,9 +268,10 @@ def tick_skipped(run: Run) -> None:
     """Observe that a due tick will not run on purpose.
 
     `run.reason` says why: `overlap`; `paused`; `catch-up` for a start-up run that a caught-up
-    tick makes unnecessary; `clock` for one that a wrong clock has claimed. Skipped start-up and
-    manual runs are observed here too (`run.tick` is None for them). The ticks of a pause are one
-    call when it has ended: `run.count` of them, from `run.tick` to `run.last_tick`.
+    tick makes unnecessary; `clock` for one that a wrong clock has claimed; `job` where the
+    function itself raised `Skip`: then `run_finished` follows. Skipped start-up and manual runs
+    are observed here too (`run.tick` is None for them). The ticks of a pause are one call when it
+    has ended: `run.count` of them, from `run.tick` to `run.last_tick`.
 
     Example::
 
@@ -311,10 +332,44 @@ def run_failed(run: Run, report: Report) -> None:
 
 
 @hookspec
+def run_timed_out(run: Run, report: Report) -> None:
+    """Observe that a run took longer than its timeout.
+
+    `report.stray` says that the function was not ended: it goes on in a thread, which nobody can
+    stop, and what it still does is not recorded. `report.error` says so in words, and
+    `report.traceback` where the function was.
+
+    Example::
+
+        @hookimpl
+        def run_timed_out(run, report):
+            page(f"{run.job_id} hangs since {report.duration}: {report.traceback}")
+    """
+
+
+@hookspec
+def run_retrying(run: Run, report: Report, delay: timedelta) -> None:
+    """Observe that an attempt has failed and the run is tried again after `delay`.
+
+    `report.outcome` is `failed`, `timed_out` if it was killed at its timeout, `lost` if its node
+    died, or `cancelled` if that stopped. The run keeps its slots; `run.attempt` says which
+    attempt it was, `run.due` when the next is due.
+
+    Example::
+
+        @hookimpl
+        def run_retrying(run, report, delay):
+            RETRIES.labels(run.job_id).inc()
+    """
+
+
+@hookspec
 def run_cancelled(run: Run, report: Report) -> None:
-    """Observe that a run was cut off, or given up before it began, because its node stopped.
+    """Observe that a run was cancelled: by somebody, or because its node stopped.
 
     Also one by hand whose node died before it began, and that no other took within its window.
+    `report.message` says who or why. Called in the process of the command that cancelled it if
+    the function had not started.
 
     Example::
 

@@ -33,10 +33,15 @@ class State(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
     LOST = "lost"
     SKIPPED = "skipped"
     MISSED = "missed"
+
+
+RETRYING = "retrying"
+"""How a run is shown that waits for its next attempt."""
 
 
 class Trigger(StrEnum):
@@ -51,6 +56,7 @@ class Overlap(StrEnum):
     """What a run does when the job's previous one still runs."""
 
     SKIP = "skip"
+    QUEUE = "queue"
     ALLOW = "allow"
 
 
@@ -91,6 +97,15 @@ class Job(Generic[P, R_co]):
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: str | timedelta = "24h"
     silence: tuple[str, ...] = ()
+    timeout: str | timedelta = "none"
+    max_attempts: int = 1
+    retry_delay: str | timedelta = "10s"
+    retry_factor: float = 2.0
+    retry_max_delay: str | timedelta = "1h"
+    retry_past_next_tick: bool = False
+    retry_on: tuple[str, ...] = ()
+    give_up_on: tuple[str, ...] = ()
+    concurrency: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # What functools.update_wrapper does, past the frozen __setattr__.
@@ -226,6 +241,32 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a run is started, and how long it waits after a failure.
+
+    The wait is `delay` after the first attempt, `factor` times as long after each further one,
+    at most `max_delay`. `retry_on` and `give_up_on` are names of exception types, dotted unless
+    built in; with an empty `retry_on` every failure is tried again.
+    """
+
+    max_attempts: int = 1
+    delay: timedelta = timedelta(seconds=10)
+    factor: float = 2.0
+    max_delay: timedelta = timedelta(hours=1)
+    past_next_tick: bool = False
+    retry_on: tuple[str, ...] = ()
+    give_up_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most `limit` runs of all jobs with this `key` at once, on all nodes together."""
+
+    key: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A job after configuration: every effective value and who set it.
 
@@ -251,6 +292,9 @@ class Plan:
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: timedelta = timedelta(hours=24)
     silence: tuple[str, ...] = ()
+    timeout: timedelta | None = None
+    retry: RetryPolicy = RetryPolicy()
+    concurrency: Concurrency | None = None
     sources: Mapping[str, tuple[Source, ...]] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
 
@@ -287,6 +331,8 @@ class Run:
     start, which for a tick is the tick plus its splay. A `missed` row, and a
     `skipped` one that was never claimed, covers `count` ticks from `tick` to `last_tick`.
     `attempt` counts from 1 once the function was started. `fence` grows with each claim.
+    `policy` is what any node needs to try it again and to limit it, as plain values, frozen
+    when the run was claimed; None for a run that is started once and not limited.
     """
 
     id: int
@@ -299,11 +345,13 @@ class Run:
     count: int = 1
     reason: str = ""
     attempt: int = 0
+    max_attempts: int = 1
     fence: int = 1
     node: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     enforce: bool = False
     overlap: Overlap = Overlap.SKIP
+    policy: Mapping[str, Any] | None = None
     distribution: str = ""
     version: str = ""
     created: datetime | None = None
@@ -325,6 +373,12 @@ class Run:
         return self.job_id.partition(":")[2]
 
     @property
+    def status(self) -> str:
+        """The state, or `retrying` while the run waits for its next attempt."""
+        waits = self.attempt and self.state in {State.PENDING, State.CLAIMED}
+        return RETRYING if waits else self.state
+
+    @property
     def duration(self) -> timedelta | None:
         """How long the last attempt took; None while it has not ended."""
         if self.started is None or self.finished is None:
@@ -337,7 +391,11 @@ class Report:
     """What an attempt ended in.
 
     `error` is `module.Type: text`, `traceback` the full text; both are empty on success.
-    `processed` and `failed` count items, None where the job did not say.
+    `processed` and `failed` count items, None where the job did not say. `stray`: the function
+    still runs, in a thread that cannot be stopped, and keeps the run's slots until it ends.
+    `error_types` names the error's class and its bases, the nearest first. `retry_after` is how
+    long until the run is tried again, None if it is not; while that is undecided, what the job
+    asked for.
     """
 
     outcome: State
@@ -348,6 +406,9 @@ class Report:
     failed: int | None = None
     error: str = ""
     traceback: str = ""
+    stray: bool = False
+    error_types: tuple[str, ...] = ()
+    retry_after: timedelta | None = None
 
     @property
     def duration(self) -> timedelta:
@@ -425,6 +486,22 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of a run's function; `outcome` and `finished` are None while it runs.
+
+    `error` and `traceback` are empty unless it failed.
+    """
+
+    number: int
+    node: str
+    started: datetime
+    finished: datetime | None
+    outcome: State | None
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JobOverview:
     """A job's plan, its next tick (None: it has none) and its newest run, if any.
 
@@ -454,7 +531,9 @@ class NodeOverview:
 
     `state` is `live`, `left` (by itself) or `died`. `clock_offset` is how far its clock is ahead
     of the database's, None where one clock is all there is. `jobs` is how many jobs it has,
-    `lacks` those that other live nodes have and it has not.
+    `lacks` those that other live nodes have and it has not. `strays` are threads that outlived
+    their timeout; with as many as it has workers, the node claims and starts nothing until they
+    end.
     """
 
     id: str
@@ -467,6 +546,7 @@ class NodeOverview:
     clock_offset: timedelta | None = None
     jobs: int = 0
     lacks: tuple[str, ...] = ()
+    strays: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,6 +587,8 @@ class JobStats:
     def success_rate(self) -> float | None:
         """Which part of the runs has succeeded, None where there was none."""
         return self.counts.get(State.SUCCEEDED, 0) / self.runs if self.runs else None
+
+    strays: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -434,7 +434,8 @@ def finish(scheduler, run):
     now = scheduler.clock.now()
     with scheduler.store.write() as connection:
         started, _ = run_rows.gate(connection, [run], now, 0)
-        run_rows.finish(connection, [(r, report(r, scheduler.clock)) for r in started])
+        reports = [(r, report(r, scheduler.clock)) for r in started]
+        run_rows.finish(connection, reports, now, 0)
     assert [r.id for r in started] == [run.id]
 
 

@@ -15,6 +15,7 @@ import pluggy
 import pytest
 
 from systemprompt_jobs import Job, JobExtension, JobResult, every, hookimpl, hookspecs, job
+from systemprompt_jobs.errors import ScheduleError
 from systemprompt_jobs.model import Overlap
 
 
@@ -205,6 +206,11 @@ class TestDefaults:
     def test_tags_may_be_any_iterable(self):
         assert job(tags=(t for t in "ab"))(bare.function).tags == ("a", "b")
 
+    def test_exceptions_are_known_by_their_names(self):
+        made = job(retry_on=OSError, give_up_on=[ScheduleError, "httpx.HTTPError"])(bare.function)
+        assert made.retry_on == ("OSError",)
+        assert made.give_up_on == ("systemprompt_jobs.errors.ScheduleError", "httpx.HTTPError")
+
     def test_values_are_not_judged_here(self):
         made = job(schedule="every now and then", name="No Name!", timezone="Mars/Olympus")(
             bare.function
@@ -274,15 +280,26 @@ class TestRefused:
             ("timezone", 1, "str"),
             ("parameters", [("a", 1)], "Mapping"),
             ("overlap", True, "str"),
-            ("overlap", "queue", "'skip' or 'allow'"),
+            ("overlap", "wait", "'skip' or 'queue' or 'allow'"),
             ("catch_up", "some", "'latest' or 'none' or 'all'"),
             ("catchup_window", 3600, "str or timedelta"),
+            ("timeout", None, "str or timedelta"),
+            ("max_attempts", "3", "int"),
+            ("max_attempts", True, "a number"),
+            ("retry_delay", 10, "str or timedelta"),
+            ("retry_factor", "2", "int or float"),
+            ("retry_past_next_tick", 1, "bool"),
+            ("retry_on", 5, "Iterable"),
+            ("retry_on", [5], "exception types or names"),
+            ("give_up_on", int, "exception types or names"),
+            ("concurrency", "api", "Mapping"),
         ],
     )
     def test_an_argument_of_the_wrong_type_is_named_with_its_value(self, argument, value, kind):
         with pytest.raises(TypeError) as caught:
             job(**{argument: value})(bare.function)
-        culprit = value[0] if isinstance(value, list) and kind == "str" else value
+        inside = isinstance(value, list) and kind in {"str", "exception types or names"}
+        culprit = value[0] if inside else value
         assert str(caught.value) == f"@job({argument}=…) takes {kind}, got {culprit!r}"
 
 

@@ -35,6 +35,7 @@ VALUES = {
     "until": START,
     "note": "a reason",
     "who": "ada@host",
+    "delay": timedelta(seconds=10),
     "problem": Problem("e", "broken", Place(Path("a.py"), 3), "repair it"),
 }
 

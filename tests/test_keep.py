@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,15 +12,28 @@ from systemprompt_jobs import _keep
 from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._keep import Keeper
 from systemprompt_jobs._node import new_node
+from systemprompt_jobs._store import cancels, queries
 from systemprompt_jobs._store import jobs as job_rows
-from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, node, slot
 from systemprompt_jobs.errors import StoreError
-from systemprompt_jobs.model import State, Trigger
-from tests.support import START, Calls, ManualClock, answer_lost, make_plan
+from systemprompt_jobs.model import Overlap, RetryPolicy, State, Trigger
+from tests.support import START, Calls, ManualClock, answer_lost, make_plan, report
 
 LEASE_S = 30.0
+
+
+class Attempts:
+    """What an interrupter tells a keeper, and is told."""
+
+    def __init__(self):
+        self.stray_runs, self.cancelled = [], []
+
+    def strays(self):
+        return self.stray_runs
+
+    def cancel(self, requests):
+        self.cancelled += requests
 
 
 class Node:
@@ -30,9 +44,11 @@ class Node:
         self.clock = clock
         self.calls = Calls()
         self.taken = []
+        self.dropped = []
         self.held = []
         self.room = 10
         self.node = new_node()
+        self.attempts = Attempts()
         self.keeper = Keeper(
             store,
             self.node,
@@ -42,16 +58,18 @@ class Node:
             held=lambda: self.held,
             room=lambda: self.room,
             took=self.taken.extend,
+            drop=self.dropped.extend,
             observer=self.calls,
+            interrupter=self.attempts,
         )
         self.keeper.join("scheduler", 10)
 
     def told_of_runs(self):
         return [name for name in self.calls.names() if not name.startswith("node_")]
 
-    def hold(self, trigger=Trigger.SCHEDULE, *, running=False, name="cleanup"):
+    def hold(self, trigger=Trigger.SCHEDULE, *, running=False, name="cleanup", **plan):
         """Insert a run that this node has claimed, and start it if asked."""
-        values = run_values(make_plan(name), manual_key(), trigger, self.clock.now())
+        values = run_values(make_plan(name, **plan), manual_key(), trigger, self.clock.now())
         values |= {"node": self.node.id, "lease_until": self.keeper.lease_until()}
         with self.store.write() as connection:
             (run,) = run_rows.add(connection, [values])
@@ -394,3 +412,128 @@ def test_a_lease_renewed_just_before_the_rescue_saves_the_run(store, clock):
     with store.write() as connection:
         assert run_rows.rescue(connection, suspects, clock.now()) == []
     assert slow.run_of(run).state is State.RUNNING
+
+
+def test_a_node_hears_within_a_second_which_of_its_runs_were_cancelled(store, clock):
+    one, two = Node(store, clock), Node(store, clock)
+    mine, _ = one.hold(running=True), one.hold(running=True, name="other")
+    theirs = two.hold(running=True)
+    with store.write() as connection:
+        cancels.cancel(connection, [mine.id, theirs.id], "cancelled by ada", clock.now())
+    pass_time(clock, 1, one)
+    assert one.attempts.cancelled == [(mine.id, mine.fence, "cancelled by ada")]
+
+
+def test_an_idle_node_asks_for_no_cancels(store, clock, monkeypatch):
+    node_ = Node(store, clock)
+    monkeypatch.setattr(cancels, "requests", None)
+    pass_time(clock, 2, node_)
+
+
+def test_a_heartbeat_says_how_many_strays_there_are(store, clock):
+    node_ = Node(store, clock)
+    node_.attempts.stray_runs = ["one", "two"]
+    pass_time(clock, LEASE_S / 3, node_)
+    with store.read() as connection:
+        assert connection.execute(select(node.c.strays)).scalar() == 2
+
+
+def leave_stray(node_, clock):
+    """Have a node's run time out and keep its slot."""
+    run = node_.hold(running=True)
+    said = report(run, clock, State.TIMED_OUT, stray=True)
+    with node_.store.write() as connection:
+        started = run_rows.lock(connection, [run.id])[run.id]
+        run_rows.finish(connection, [(started, said)], clock.now(), 0)
+    node_.held.clear()
+
+
+def slots(store):
+    with store.read() as connection:
+        return connection.execute(select(slot.c.run_id)).scalars().all()
+
+
+def test_the_slot_of_a_stray_is_kept_while_its_node_lives(store, clock):
+    one, two = Node(store, clock), Node(store, clock)
+    leave_stray(one, clock)
+    pass_time(clock, 3 * LEASE_S, one, two)
+    assert slots(store) == [1]
+
+
+def test_the_slot_of_a_stray_is_given_back_when_its_node_has_died(store, clock):
+    dead, alive = Node(store, clock), Node(store, clock)
+    leave_stray(dead, clock)
+    pass_time(clock, LEASE_S, alive)
+    assert slots(store) == [1]
+    pass_time(clock, LEASE_S, alive)
+    assert slots(store) == []
+
+
+def test_slots_of_runs_that_are_held_are_left_alone_when_strays_are_cleaned_up(store, clock):
+    dead, alive = Node(store, clock), Node(store, clock)
+    leave_stray(dead, clock)
+    run = alive.hold(running=True, name="other")
+    pass_time(clock, 2 * LEASE_S, alive)
+    assert slots(store) == [run.id]
+
+
+def test_slots_of_runs_that_wait_for_their_next_attempt_or_in_the_queue_are_no_strays(store, clock):
+    dead, alive = Node(store, clock), Node(store, clock)
+    wait = {"name": "elsewhere", "overlap": Overlap.QUEUE, "retry": RetryPolicy(2)}
+    failing, queued = dead.hold(running=True, **wait), dead.hold(running=True, **wait)
+    running = dead.run_of(failing)
+    failed = report(running, clock, State.FAILED, retry_after=timedelta(hours=1))
+    with store.write() as connection:
+        run_rows.finish(connection, [(running, failed)], clock.now(), 0)
+    dead.held.clear()
+    pass_time(clock, 3 * LEASE_S, alive)
+    assert [alive.run_of(run).state for run in (failing, queued)] == [State.PENDING] * 2
+    assert sorted(slots(store)) == [failing.id, queued.id]
+
+
+def test_a_run_that_somebody_cancelled_is_lost_with_its_node_whatever_attempts_are_left(
+    store, clock
+):
+    dead, alive = Node(store, clock), Node(store, clock)
+    run = dead.hold(running=True, retry=RetryPolicy(2))
+    with store.write() as connection:
+        cancels.cancel(connection, [run.id], "cancelled by ada", clock.now())
+    pass_time(clock, LEASE_S * 5 / 3 + 2, alive)
+    assert alive.run_of(run).state is State.LOST
+    assert (alive.taken, slots(store)) == ([], [])
+
+
+def test_a_node_hears_of_its_runs_that_were_cancelled_while_they_wait(store, clock):
+    one = Node(store, clock)
+    run = one.hold(Trigger.MANUAL)
+    with store.write() as connection:
+        cancels.cancel(connection, [run.id], "cancelled by ada", clock.now())
+    pass_time(clock, 1, one)
+    assert one.dropped == [one.run_of(run)]
+    assert (one.dropped[0].state, one.attempts.cancelled) == (State.CANCELLED, [])
+
+
+def test_a_run_with_attempts_left_is_tried_again_by_the_next_node_and_not_lost(store, clock):
+    dead, alive = Node(store, clock), Node(store, clock)
+    run = dead.hold(running=True, retry=RetryPolicy(2))
+    pass_time(clock, LEASE_S * 5 / 3 + 2, alive)
+    assert [(r.id, r.attempt, r.fence) for r in alive.taken] == [(run.id, 1, 2)]
+    ((name, seen),) = alive.calls.made
+    assert (name, seen["delay"], seen["report"].outcome) == (
+        "run_retrying",
+        timedelta(),
+        State.LOST,
+    )
+
+
+def test_a_retry_that_nobody_took_in_time_has_failed_with_its_last_error(store, clock):
+    one, two = Node(store, clock), Node(store, clock)
+    run = one.hold(running=True, retry=RetryPolicy(2), name="elsewhere")
+    run = replace(one.run_of(run), node=one.node.id)
+    failed = report(run, clock, State.FAILED, error="E: no", retry_after=timedelta())
+    with store.write() as connection:
+        run_rows.finish(connection, [(run, failed)], clock.now(), 0)
+    clock.advance(24 * 3600 + 1)
+    two.keeper.step()
+    assert [name for name, _ in two.calls.made][-2:] == ["run_failed", "run_finished"]
+    assert two.calls.made[-1][1]["report"].error == "E: no"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -503,3 +504,69 @@ def test_a_run_that_is_offered_twice_starts_once(store):
     rig.recorder.offer(runs)
     rig.recorder.step()
     assert [run.id for run in rig.started] == [1]
+
+
+def slots(store):
+    with store.read() as connection:
+        return connection.execute(select(slot.c.run_id)).scalars().all()
+
+
+def test_a_stray_keeps_its_slot_until_it_is_released(store):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    (run,) = rig.started
+    rig.finish(run, outcome=State.TIMED_OUT, stray=True)
+    assert (rig.states(), slots(store)) == ([State.TIMED_OUT], [1])
+    rig.tick()
+    assert rig.states()[0] is State.SKIPPED  # it overlaps with the stray
+    rig.recorder.release(run)
+    rig.recorder.step()
+    assert slots(store) == []
+    rig.tick()
+    assert rig.states()[0] is State.RUNNING
+    assert rig.calls.names()[1:3] == ["run_timed_out", "run_finished"]
+
+
+def test_a_released_slot_is_given_back_in_the_end_whatever_the_database_does(store, monkeypatch):
+    rig = Rig(store, make_plan())
+    rig.tick()
+    rig.recorder.report(rig.started[0], report(rig.started[0], rig.clock, stray=True))
+    rig.recorder.release(rig.started[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", _fail)
+        with pytest.raises(StoreError):
+            rig.recorder.step()
+    rig.recorder.flush()
+    assert slots(store) == []
+
+
+def test_what_failed_to_be_gated_is_among_the_unstarted(store, monkeypatch):
+    rig = Rig(store, make_plan())
+    rig.clock.advance(1)
+    rig.claimer.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", _fail)
+        with pytest.raises(StoreError):
+            rig.recorder.step()
+    assert [run.id for run in rig.recorder.close()] == [1]
+    rig.recorder.step()
+    assert rig.started == []
+
+
+def test_closing_waits_for_the_group_that_is_being_written(store):
+    rig = Rig(store, make_plan())
+    rig.clock.advance(1)
+    rig.claimer.step()
+    closing = threading.Thread(target=rig.recorder.close)
+
+    def start(run):
+        closing.start()
+        closing.join(0.05)
+        assert closing.is_alive()
+        rig.started.append(run)
+
+    rig.recorder._start = start
+    rig.recorder.step()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert rig.recorder.running() == rig.started

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, create_engine, text
 from systemprompt_jobs import JobContext, JobResult, job
 from systemprompt_jobs._context import Resources
 from systemprompt_jobs._run import MAX_MESSAGE, MAX_TRACEBACK, Attempt
+from systemprompt_jobs.errors import RunCancelled
 from systemprompt_jobs.model import Run, State, Trigger
 from tests.support import START, make_plan
 
@@ -386,6 +387,102 @@ class TestContext:
         bench.attempt(function)
         expected = {"job": "ext:cleanup", "run": 7, "attempt": 1, "rows": 5, "log_level": "info"}
         assert logged == [{"event": "halfway", **expected}]
+
+
+class TestEnding:
+    """Functions that are told to end."""
+
+    def test_nobody_is_cancelled_by_default(self, bench):
+        def function(ctx):
+            ctx.check_cancelled()
+            ctx.sleep(0)
+            ctx.sleep(timedelta(microseconds=1))
+            return str(ctx.cancelled)
+
+        assert bench.attempt(function).message == "False"
+
+    def test_the_context_says_so(self, bench):
+        def function(ctx):
+            ctx.interrupted.set()
+            return str(ctx.cancelled)
+
+        assert bench.attempt(function).message == "True"
+
+    @pytest.mark.parametrize("how", ["check", "sleep", "sleep for a timedelta"])
+    def test_checking_and_sleeping_end_it_past_every_except_exception(self, bench, how):
+        def function(ctx):
+            ctx.interrupted.set()
+            try:
+                if how == "check":
+                    ctx.check_cancelled()
+                ctx.sleep(3600 if how == "sleep" else timedelta(hours=1))
+            except Exception:  # noqa: BLE001
+                return "went on"
+
+        report = bench.attempt(function)
+        assert (report.outcome, report.error, report.traceback) == (State.CANCELLED, "", "")
+        assert report.message == "run 7 was told to end"
+
+    def test_an_async_job_that_is_cancelled_is_cancelled(self, bench):
+        async def function(ctx):
+            ctx.interrupted.set()
+            raise asyncio.CancelledError
+
+        assert bench.attempt(function).outcome is State.CANCELLED
+
+    def test_its_services_see_that_it_did_not_succeed(self, bench):
+        seen = []
+
+        def mailer():
+            try:
+                yield "mailer"
+            except BaseException as error:
+                seen.append(type(error).__name__)
+                raise
+
+        bench.registry.register_factory(str, mailer, suppress_context_exit=False)
+
+        def function(ctx):
+            ctx.get(str)
+            ctx.interrupted.set()
+            ctx.check_cancelled()
+
+        assert bench.attempt(function).outcome is State.CANCELLED
+        assert seen == ["RunCancelled"]
+
+    def test_raising_it_without_being_told_is_a_failure(self, bench):
+        report = bench.attempt(raising(RunCancelled("just so")))
+        assert report.outcome is State.FAILED
+        assert "RunCancelled: just so" in report.error
+
+    def test_one_that_was_told_before_it_began_is_not_called(self, bench):
+        called = []
+        plan = dataclasses.replace(make_plan(), job=job(lambda: called.append(1)))
+        run = Run(1, plan.id, Trigger.MANUAL, State.RUNNING)
+        attempt = Attempt(plan, run, bench.resources, lambda: START)
+        attempt.interrupt()
+        assert attempt.call().outcome is State.CANCELLED
+        assert called == []
+
+    def test_its_stack_shows_where_it_is_from_its_own_code_on(self, bench):
+        stacks = []
+
+        def deep():
+            stacks.append(attempt.stack())
+
+        def function():
+            deep()
+
+        plan = dataclasses.replace(make_plan(), job=job(function))
+        run = Run(1, plan.id, Trigger.MANUAL, State.RUNNING)
+        attempt = Attempt(plan, run, bench.resources, lambda: START)
+        assert attempt.stack() == ""
+        attempt.call()
+        lines = stacks[0].splitlines()
+        assert lines[0] == "Still at work (most recent call last):"
+        assert lines[1].endswith("in function")
+        assert "in deep" in stacks[0]
+        assert attempt.stack() == ""
 
 
 class TestDatabases:

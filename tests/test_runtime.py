@@ -99,6 +99,10 @@ class Watch(JobExtension):
         self._see("run_cancelled", run=run, report=report)
 
     @hookimpl
+    def run_timed_out(self, run, report):
+        self._see("run_timed_out", run=run, report=report)
+
+    @hookimpl
     def run_finished(self, run, report):
         self._see("run_finished", run=run, report=report)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._parameters import near, shown
 from ..model import EMPTY, Place, Problem, Source
 from ..secrets import anchored, masked, reveal
-from ._schema import JobEntry, Scheduler, check
+from ._schema import RETRY, JobEntry, Scheduler, check
 from ._yaml import Document, Loc, path_text, read
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ _PLAIN_VALUES = (
     "catch_up",
     "catchup_window",
     "silence",
+    "timeout",
+    *RETRY,
+    "concurrency",
 )
 
 

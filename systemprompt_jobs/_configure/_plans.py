@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from .. import _durations, _parameters
 from .._calendar import check_zone
 from ..errors import ConfigurationError, ParameterError, ScheduleError
-from ..model import EMPTY, CatchUp, Job, Overlap, Plan, Problem, Source
+from ..model import EMPTY, CatchUp, Concurrency, Job, Overlap, Plan, Problem, RetryPolicy, Source
 from ._entries import match_entries
 from ._project import CONFIG
+from ._schema import RETRY, JobEntry, check
 from ._settings import in_file_order
 from ._yaml import key_text
 
@@ -92,6 +94,8 @@ class _Draft:
         parameters = self._parameters(needed=enabled and (schedule is not None or starts_up))
         splay = self._duration("splay")
         window = self._catchup_window()
+        timeout = self._timeout()
+        retry, concurrency = self._retry(), self._concurrency()
         own = [Problem(self.id, flaw, self._job.place) for flaw in self.flaws]
         return Plan(
             id=self.id,
@@ -110,6 +114,9 @@ class _Draft:
             catch_up=CatchUp(self._last("catch_up")),
             catchup_window=window,
             silence=tuple(self._last("silence")),
+            timeout=timeout,
+            retry=retry,
+            concurrency=concurrency,
             sources=MappingProxyType(self._sources),
             problem=degraded or next(iter(own), None),
         )
@@ -124,6 +131,10 @@ class _Draft:
         yield "enforce", (Source(value=False, layer="default"),)
         for name in _POLICIES:
             yield name, (self._policy(name),)
+        yield "timeout", (self._declare(job.timeout),)
+        for key in (*RETRY, "concurrency"):
+            value = getattr(job, key)
+            yield key, (self._declare(dict(value) if isinstance(value, Mapping) else value),)
         for name, value in job.parameters.items():
             yield f"{_PARAMETER}{name}", (self._declare(value),)
 
@@ -168,6 +179,29 @@ class _Draft:
             self._flaw(key, error)
             return timedelta()
 
+    def _retry(self) -> RetryPolicy:
+        values = {key: self._checked(key) for key in RETRY}
+        given = {key.removeprefix("retry_"): value for key, value in values.items()}
+        given["retry_on"] = given.pop("on")
+        return RetryPolicy(**{key: value for key, value in given.items() if value is not None})
+
+    def _concurrency(self) -> Concurrency | None:
+        limit = self._checked("concurrency")
+        return None if limit is None else Concurrency(**limit)
+
+    def _checked(self, key: str) -> Any:
+        """Return the value in force; the author's is checked as if it stood in an entry."""
+        source = self._sources[key][-1]
+        if source.layer != "job" or source.value is None:
+            return source.value
+        given, problems = check(JobEntry, {key: source.value}, lambda _: source.place)
+        for problem in problems:
+            path = problem.culprit.removeprefix("scheduler.")
+            self.flaws.append(
+                f"{path}: {problem.reason}" + (problem.remedy and f" ({problem.remedy})")
+            )
+        return given.get(key)
+
     def _enabled_by_operations(self) -> bool:
         return any(
             entry.layer == CONFIG.name
@@ -196,6 +230,13 @@ class _Draft:
         if window < _SHORTEST_WINDOW:
             self._flaw("catchup_window", ValueError("must be at least 1s"))
         return min(max(window, _SHORTEST_WINDOW), _LONGEST_WINDOW)
+
+    def _timeout(self) -> timedelta | None:
+        try:
+            return _durations.parse_timeout(self._last("timeout"))
+        except ValueError as error:
+            self._flaw("timeout", error)
+            return None
 
     def _schedule(self, zone: str) -> Schedule | None:
         """Read every file's schedule, so that a wrong one is found even below a right one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -40,6 +41,9 @@ _WRONG = {
     "int_type": "not a whole number",
     "int_parsing": "not a whole number",
     "int_from_float": "not a whole number",
+    "float_type": "not a number",
+    "float_parsing": "not a number",
+    "finite_number": "not a number",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "not {expected}",
@@ -74,6 +78,38 @@ def _address(text: str) -> str:
     raise ValueError(f"is {shown(text)}, not an address such as 127.0.0.1:8080")
 
 
+def _timeout(value: object) -> timedelta | Literal["none"]:
+    return _durations.parse_timeout(value) or "none"
+
+
+def _error_names(value: object) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"is {shown(value)}, not the name of an exception type or a list of such")
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{shown(name)} is no name of an exception type")
+        if "." not in name and name not in _BUILT_IN:
+            hint = near(name, _BUILT_IN) or "write module.Type"
+            raise ValueError(f"{shown(name)} is no built-in exception type: {hint}")
+    return tuple(names)
+
+
+def _limit(value: object) -> dict[str, Any]:
+    match value:
+        case {"key": str(key), "limit": int(limit), **rest}:
+            if key and 1 <= limit <= _MOST_AT_ONCE and limit is not True and not rest:
+                return {"key": key, "limit": limit}
+    raise ValueError(f"is {shown(value)}: write {{key: api, limit: 2}}, a limit of 1 to 1000")
+
+
+_MOST_AT_ONCE = 1000
+_BUILT_IN = {
+    name
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+}
+
 Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
 Name = Annotated[StrictStr, Field(min_length=1)]
 Zone = Annotated[StrictStr, AfterValidator(check_zone)]
@@ -82,6 +118,14 @@ Duration = Annotated[
     PlainValidator(_durations.parse),
     WithJsonSchema({"type": ["string", "number"], "examples": ["30s", "5m", "24h", "30d"]}),
 ]
+
+
+Attempts = Annotated[int, BeforeValidator(_no_flag), Field(ge=1, le=1000)]
+Factor = Annotated[
+    float, BeforeValidator(_no_flag), Field(ge=1, le=1000, allow_inf_nan=False, strict=True)
+]
+ErrorNames = Annotated[tuple[str, ...], PlainValidator(_error_names)]
+Limit = Annotated[dict[str, Any], PlainValidator(_limit)]
 
 
 class Scheduler(BaseModel):
@@ -119,11 +163,32 @@ class JobEntry(BaseModel):
     timezone: Zone | None = None
     parameters: dict[str, Any] | None = None
     enforce: Flag | None = None
-    overlap: Literal["skip", "allow"] | None = None
+    overlap: Literal["skip", "queue", "allow"] | None = None
     splay: Duration | None = None
     catch_up: Literal["latest", "none", "all"] | None = None
     catchup_window: Annotated[Duration, AfterValidator(_lease)] | None = None
     silence: list[LintCode] | None = None
+    timeout: Annotated[timedelta | Literal["none"], PlainValidator(_timeout)] | None = None
+    max_attempts: Attempts | None = None
+    retry_delay: Duration | None = None
+    retry_factor: Factor | None = None
+    retry_max_delay: Duration | None = None
+    retry_past_next_tick: Flag | None = None
+    retry_on: ErrorNames | None = None
+    give_up_on: ErrorNames | None = None
+    concurrency: Limit | None = None
+
+
+RETRY = (
+    "max_attempts",
+    "retry_delay",
+    "retry_factor",
+    "retry_max_delay",
+    "retry_past_next_tick",
+    "retry_on",
+    "give_up_on",
+)
+"""The keys of an entry that make its `RetryPolicy`."""
 
 
 def check(

@@ -27,12 +27,19 @@ def beat(
     now: datetime,
     lease_until: int,
     offset: timedelta | None,
+    strays: int,
 ) -> None:
-    """Say that the node lives, and how far its clock is ahead of the database's."""
+    """Say that the node lives, how far its clock is ahead of the database's, how many strays."""
     connection.execute(
         update(node)
         .where(node.c.id == node_id)
-        .values(heartbeat=now, lease_until=lease_until, clock_offset=offset, stopped=None)
+        .values(
+            heartbeat=now,
+            lease_until=lease_until,
+            clock_offset=offset,
+            strays=strays,
+            stopped=None,
+        )
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, case, func, or_, select
 
-from ..model import State
+from ..model import RETRYING, Attempt, State
 from .runs import columns, to_run
 from .schema import Instant, attempt, audit, job, run
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
     from ..model import Run
+
+
+_RETRYING = and_(run.c.state.in_((State.PENDING, State.CLAIMED)), run.c.attempt > 0)
 
 
 def next_ticks(connection: Connection) -> dict[str, datetime | None]:
@@ -48,7 +51,8 @@ def history(
     if job_ids is not None:
         statement = statement.where(run.c.job_id.in_(job_ids))
     if states is not None:
-        statement = statement.where(run.c.state.in_(states))
+        shown = run.c.state.in_(states)
+        statement = statement.where(or_(shown, _RETRYING) if RETRYING in states else shown)
     if wanted is not None:
         statement = statement.where(*_conditions(wanted))
     return [to_run(row) for row in connection.execute(statement)]
@@ -92,6 +96,18 @@ def audit_rows(connection: Connection, before: int | None, limit: int) -> list[A
     return list(connection.execute(statement))
 
 
+def attempts(connection: Connection, run_id: int) -> list[Attempt]:
+    """Return the attempts of a run, oldest first. Uses the primary key."""
+    columns = (attempt.c[field.name] for field in fields(Attempt))
+    rows = connection.execute(
+        select(*columns).where(attempt.c.run_id == run_id).order_by(attempt.c.fence)
+    )
+    return [
+        replace(found, outcome=State(found.outcome) if found.outcome else None)
+        for found in (Attempt(*row) for row in rows)
+    ]
+
+
 def traceback_of(connection: Connection, run_id: int) -> str:
     """Return the traceback of the run's last attempt, empty if there is none."""
     found = connection.execute(
@@ -105,9 +121,8 @@ def traceback_of(connection: Connection, run_id: int) -> str:
 
 def counts_since(connection: Connection, since: datetime) -> dict[str, int]:
     """Return how many ticks and runs recorded at or after `since` are in each state."""
+    status = case((_RETRYING, RETRYING), else_=run.c.state)
     rows = connection.execute(
-        select(run.c.state, func.sum(run.c.count))
-        .where(run.c.created >= since)
-        .group_by(run.c.state)
+        select(status, func.sum(run.c.count)).where(run.c.created >= since).group_by(status)
     )
     return {row[0]: int(row[1]) for row in rows}

@@ -6,15 +6,18 @@ Every change of a held run names its fence, so that whoever holds an old one cha
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, text, tuple_, update
 
 from ..model import Overlap, Report, Run, State, Trigger
-from ._bulk import delete_many, insert_many, insert_returning, select_many, update_many
+from . import slots
+from ._bulk import insert_many, insert_returning, select_many, update_many
 from ._postgresql import announce
-from .schema import HELD, Instant, attempt, job, node, run, slot
+from .schema import HELD, Instant, attempt, job, node, run
 from .schema import job_set as job_set_table
+from .slots import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,11 +37,13 @@ _RUN_COLUMNS = (
     run.c.count,
     run.c.reason,
     run.c.attempt,
+    run.c.max_attempts,
     run.c.fence,
     run.c.node,
     run.c.parameters,
     run.c.enforce,
     run.c.overlap,
+    run.c.policy,
     run.c.distribution,
     run.c.version,
     run.c.created,
@@ -56,6 +61,9 @@ _PENDING = text("jobs_run.state = 'pending'")
 
 _CHUNK = 500
 """Ids per statement: far below SQLite's limit of 32,766 variables."""
+
+_SAID = ("message", "processed", "failed", "error")
+"""What a run repeats of its last attempt."""
 
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
 
@@ -128,6 +136,7 @@ class _Holding(NamedTuple):
     state: str
     fence: int
     node: str
+    cancel_requested: int | None
 
 
 def _lock_holdings(connection: Connection, ids: Iterable[int]) -> dict[int, _Holding]:
@@ -144,11 +153,13 @@ def gate(
     lease_until: int,
     doubted: AbstractSet[int] = frozenset(),
 ) -> tuple[list[Run], list[Run]]:
-    """Let runs that this node has claimed start: (started, skipped for overlap).
+    """Let runs that this node has claimed start: (started, others as they stand now).
 
-    A run that is no longer claimed by this node under this fence is in neither list. The
-    attempt is recorded and the slot taken in the same transaction. `doubted` are runs whose
-    gate was sent before and never answered: what is on record is read back for them.
+    The others are `skipped` for overlap, or wait for a slot: ticks `pending` for any node, the
+    rest `claimed` as before, since they belong to this one. A run that is no longer claimed by
+    this node under this fence is in neither list. The attempt is recorded and the slots are taken
+    in the same transaction. `doubted` are runs whose gate was sent before and never answered:
+    what is on record is read back for them.
     """
     found = _lock_holdings(connection, (wanted.id for wanted in runs))
     mine = [
@@ -159,28 +170,67 @@ def gate(
         and found[wanted.id].fence == wanted.fence
     ]
     done = _gated_before(connection, [r for r in runs if r.id in doubted], found)
-    taken = _take_slots(connection, [r for r in mine if r.overlap is Overlap.SKIP])
-    started = [
-        replace(r, state=State.RUNNING, attempt=r.attempt + 1, started=now)
+    verdicts = slots.take(connection, mine)
+    started = [_started(r, now) for r in mine if verdicts.get(r.id, Verdict.START) is Verdict.START]
+    others = [
+        _kept_out(r, verdicts[r.id], now)
         for r in mine
-        if r.overlap is not Overlap.SKIP or r.id in taken
+        if verdicts.get(r.id, Verdict.START) is not Verdict.START
     ]
-    skipped = [
-        replace(r, state=State.SKIPPED, reason="overlap", finished=now)
-        for r in mine
-        if r.overlap is Overlap.SKIP and r.id not in taken
-    ]
-    _write(connection, started, lease_until=lease_until)
-    _write(connection, skipped, lease_until=None)
+    _write_started(connection, started, lease_until)
+    _write_kept_out(connection, others)
+    started += [r for r in done if r.state is State.RUNNING]
+    others += [r for r in done if r.state is State.SKIPPED]
+    return started, others
+
+
+def _started(r: Run, now: datetime) -> Run:
+    return replace(
+        r,
+        state=State.RUNNING,
+        reason="",
+        attempt=r.attempt + 1,
+        started=now,
+        message="",
+        processed=None,
+        failed=None,
+        error="",
+    )
+
+
+def _kept_out(r: Run, verdict: Verdict, now: datetime) -> Run:
+    if verdict is Verdict.SKIP:
+        return replace(r, state=State.SKIPPED, reason="overlap", finished=now)
+    if r.trigger is not Trigger.SCHEDULE:
+        return replace(r, reason=verdict.value)
+    return replace(r, state=State.PENDING, reason=verdict.value, fence=r.fence + 1, node="")
+
+
+def _write_started(connection: Connection, started: Sequence[Run], lease_until: int) -> None:
+    columns = ("state", "reason", "attempt", "started")
+    rows = [(*(getattr(r, name) for name in columns), lease_until, r.id) for r in started]
+    update_many(connection, run, ("id",), (*columns, "lease_until"), rows)
+    again = [("", None, None, "", r.id) for r in started if r.attempt > 1]
+    update_many(connection, run, ("id",), ("message", "processed", "failed", "error"), again)
     insert_many(
         connection,
         attempt,
         ("run_id", "fence", "number", "node", "started"),
-        [(r.id, r.fence, r.attempt, r.node, now) for r in started],
+        [(r.id, r.fence, r.attempt, r.node, r.started) for r in started],
     )
-    started += [r for r in done if r.state is State.RUNNING]
-    skipped += [r for r in done if r.state is State.SKIPPED]
-    return started, skipped
+
+
+def _write_kept_out(connection: Connection, others: Sequence[Run]) -> None:
+    columns = ("state", "reason", "fence", "node", "finished")
+    rows = [
+        (*(getattr(r, name) for name in columns), None, r.id)
+        for r in others
+        if r.state is not State.CLAIMED
+    ]
+    update_many(connection, run, ("id",), (*columns, "lease_until"), rows)
+    slots.follow(connection, [r.id for r in others if r.state is State.PENDING])
+    own = [(r.reason, r.id) for r in others if r.state is State.CLAIMED]
+    update_many(connection, run, ("id",), ("reason",), own)
 
 
 def _gated_before(
@@ -192,7 +242,7 @@ def _gated_before(
         for r in runs
         if r.id in found
         and found[r.id].state in {State.RUNNING, State.SKIPPED}
-        and found[r.id][1:] == (r.fence, r.node)
+        and found[r.id][1:3] == (r.fence, r.node)
     ]
     return list(lock(connection, ours).values()) if ours else []
 
@@ -211,84 +261,151 @@ def _mark(value: Run) -> tuple[Any, ...]:
     return value.job_id, value.tick, value.state, value.fence, holder, value.finished
 
 
-def _take_slots(connection: Connection, runs: Sequence[Run]) -> set[int]:
-    if not runs:
-        return set()
-    rows = [(f"overlap:{r.job_id}", 0, r.id, r.fence) for r in runs]
-    rows.sort()  # one order for all, against deadlocks
-    insert_many(connection, slot, ("key", "n", "run_id", "fence"), rows)
-    taken = select_many(connection, slot, ("run_id",), "run_id", (r.id for r in runs), "")
-    return {run_id for (run_id,) in taken}
-
-
-def _write(connection: Connection, runs: Sequence[Run], *, lease_until: int | None) -> None:
-    update_many(
-        connection,
-        run,
-        ("id",),
-        ("state", "reason", "attempt", "started", "finished", "lease_until"),
-        [(r.state, r.reason, r.attempt, r.started, r.finished, lease_until, r.id) for r in runs],
-    )
-
-
 def finish(
     connection: Connection,
     reports: Sequence[tuple[Run, Report]],
+    now: datetime,
+    lease_until: int,
     doubted: AbstractSet[int] = frozenset(),
-) -> list[Run]:
-    """Record what attempts ended in and give their slots back; return the ended runs.
+) -> dict[tuple[int, int], Run]:
+    """Record what attempts ended in; return the runs as they stand now, by (run, fence) before.
 
-    A report for a run that is no longer running under the report's fence is left out: it came
-    too late. `doubted` are runs whose finish was sent before and never answered: one that is on
-    record has ended.
+    A run that has ended gives its slots back. One that is tried again (`retry_after`) keeps them
+    under a higher fence: a tick `pending` for any node, others `claimed` by this one. A report for
+    a run that is no longer running under the report's fence is left out: it came too late.
+    `doubted` are runs whose finish was sent before and never answered: one that is on record
+    counts. One that somebody has cancelled is not tried again.
     """
     found = _lock_holdings(connection, (r.id for r, _ in reports))
     first = {(r.id, r.fence): report for r, report in reversed(reports)}
-    ended = [
-        (_ended(r, report), report)
-        for r, report in reports
-        if r.id in found
-        and found[r.id].state == State.RUNNING
-        and found[r.id].fence == r.fence
-        and report is first[r.id, r.fence]
+    heard = [(r, said) for r, said in reports if r.id in found and said is first[r.id, r.fence]]
+    running = [
+        (r, _last(said) if found[r.id].cancel_requested else said)
+        for r, said in heard
+        if found[r.id].state == State.RUNNING and found[r.id].fence == r.fence
     ]
-    _end(connection, ended)
-    recorded = [
-        _ended(r, report)
-        for r, report in reports
-        if r.id in doubted
-        and r.id in found
-        and found[r.id] == (report.outcome, r.fence, r.node)
-        and report is first[r.id, r.fence]
+    settled = [(r, _after(r, said, now), said) for r, said in running]
+    _end(connection, [(r, said) for _, r, said in settled if said.retry_after is None])
+    again = [(r, said) for _, r, said in settled if said.retry_after is not None]
+    _try_again(connection, again, lease_until)
+    written = {(r.id, r.fence) for r, _ in running}
+    in_doubt = [
+        (r, _last(said) if found[r.id].fence == r.fence else said)  # it has ended with it
+        for r, said in heard
+        if r.id in doubted and (r.id, r.fence) not in written
     ]
-    return [r for r, _ in ended] + recorded
+    recorded = _recorded(connection, in_doubt)
+    settled += [(r, _after(r, said, now), said) for r, said in recorded]
+    return {(before.id, before.fence): r for before, r, _ in settled}
+
+
+def _last(report: Report) -> Report:
+    """Return the report of a run that somebody cancelled before it could be tried again."""
+    if report.retry_after is None:
+        return report
+    why = "not tried again: it was cancelled"
+    message = f"{report.message}; {why}" if report.message else why
+    return replace(report, retry_after=None, message=message)
+
+
+def _after(value: Run, report: Report, now: datetime) -> Run:
+    if report.retry_after is None:
+        return _ended(value, report)
+    return _again(value, report, report.retry_after, now)
+
+
+def _recorded(
+    connection: Connection, reports: Sequence[tuple[Run, Report]]
+) -> list[tuple[Run, Report]]:
+    """Return those of the reports that stand in the attempts. Uses the primary key."""
+    if not reports:
+        return []
+    columns = (attempt.c.run_id, attempt.c.fence, attempt.c.outcome)
+    ids = [r.id for r, _ in reports]
+    found = {
+        tuple(row) for row in connection.execute(select(*columns).where(attempt.c.run_id.in_(ids)))
+    }
+    return [(r, said) for r, said in reports if (r.id, r.fence, said.outcome) in found]
 
 
 def _end(connection: Connection, ended: Sequence[tuple[Run, Report]]) -> None:
-    delete_many(connection, slot, "run_id", (r.id for r, _ in ended))
-    _end_runs(connection, [r for r, _ in ended])
+    slots.free(connection, (r.id for r, said in ended if not said.stray))
+    _write_ends(connection, [r for r, _ in ended])
+    _end_attempts(connection, [(r.id, r.fence, said) for r, said in ended])
+
+
+def _end_attempts(connection: Connection, ended: Iterable[tuple[int, int, Report]]) -> None:
     update_many(
         connection,
         attempt,
         ("run_id", "fence"),
         ("started", "finished", "outcome", "error", "traceback"),
         [
-            (said.started, said.finished, said.outcome, said.error, said.traceback, r.id, r.fence)
-            for r, said in ended
+            (said.started, said.finished, said.outcome, said.error, said.traceback, id_, fence)
+            for id_, fence, said in ended
         ],
     )
 
 
 def _end_runs(connection: Connection, ended: Sequence[Run]) -> None:
-    columns = ("state", "started", "finished", "message", "processed", "failed", "error")
+    """Write the ends of runs that do not run, and give their slots back."""
+    slots.free(connection, (r.id for r in ended))
+    _write_ends(connection, ended)
+
+
+def _write_ends(connection: Connection, ended: Sequence[Run]) -> None:
+    columns = ("state", "reason", "started", "finished", *_SAID)
     rows = [(*(getattr(r, name) for name in columns), None, r.id) for r in ended]
     update_many(connection, run, ("id",), (*columns, "lease_until"), rows)
+
+
+def _try_again(
+    connection: Connection, again: Sequence[tuple[Run, Report]], lease_until: int
+) -> None:
+    _end_attempts(connection, [(r.id, r.fence - 1, said) for r, said in again])
+    columns = ("state", "fence", "node", "started", *_SAID)
+    rows = [
+        (
+            *(getattr(r, name) for name in columns),
+            r.due,
+            _window_end(r),
+            lease_until if r.state is State.CLAIMED else None,
+            r.id,
+        )
+        for r, _ in again
+    ]
+    when = ("available_at", "available_until", "lease_until")
+    update_many(connection, run, ("id",), (*columns, *when), rows)
+    slots.follow(connection, [r.id for r, _ in again])
+    if any(r.state is State.PENDING for r, _ in again):
+        announce(connection)
+
+
+def _window_end(r: Run) -> datetime | None:
+    """Return until when a run that is tried again may wait for a node, from its time on."""
+    if r.due is None or r.policy is None:
+        return None
+    return r.due + timedelta(seconds=r.policy["window"])
+
+
+def _again(value: Run, report: Report, delay: timedelta, now: datetime) -> Run:
+    """Return a run that waits for its next attempt; those of a dead node wait for any other."""
+    own = value.trigger is not Trigger.SCHEDULE and report.outcome is not State.LOST
+    return replace(
+        _ended(value, report),
+        state=State.CLAIMED if own else State.PENDING,
+        fence=value.fence + 1,
+        node=value.node if own else "",
+        due=now + delay,
+        finished=None,
+    )
 
 
 def _ended(value: Run, report: Report) -> Run:
     return replace(
         value,
         state=report.outcome,
+        reason="job" if report.outcome is State.SKIPPED else value.reason,
         started=report.started,
         finished=report.finished,
         message=report.message,
@@ -326,6 +443,7 @@ def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: date
             ),
             [{"key": id_, "key_fence": fence} for id_, fence in runs],
         )
+        slots.follow(connection, [id_ for id_, _ in runs])
 
 
 def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime) -> list[Run]:
@@ -333,12 +451,21 @@ def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime)
     runs = list(runs)
     found = _lock_holdings(connection, (r.id for r in runs))
     ended = [
-        replace(r, state=State.CANCELLED, finished=now, message="its node stopped before it began")
+        replace(
+            r,
+            state=State.CANCELLED,
+            finished=now,
+            message=f"its node stopped before it {'was tried again' if r.attempt else 'began'}",
+        )
         for r in runs
         if r.id in found and found[r.id][:2] == (State.CLAIMED, r.fence)
     ]
     _end_runs(connection, ended)
     return ended
+
+
+_MOST_WAITING = 1000
+"""Of the runs that wait for a slot, so many of the oldest are looked at."""
 
 
 def take_pending(
@@ -351,10 +478,10 @@ def take_pending(
 ) -> list[Run]:
     """Claim pending runs of a job set, oldest first, at most `limit`.
 
-    Uses the partial index `jobs_run_pending`, which holds pending runs only, and the primary
-    key of `jobs_job_set`.
+    Those that wait for a slot are left alone until it is free. Uses the partial index
+    `jobs_run_pending`, which holds pending runs only, and the primary key of `jobs_job_set`.
     """
-    found = connection.execute(
+    here = (
         select(*_RUN_COLUMNS)
         .where(
             _PENDING,
@@ -364,10 +491,16 @@ def take_pending(
             _in_set(job_set),
         )
         .order_by(run.c.available_at, run.c.id)
-        .limit(limit)
         .with_for_update(of=run, skip_locked=True)
     )
-    taken = [to_run(row) for row in found]
+    free = map(to_run, connection.execute(here.where(run.c.reason == "").limit(limit)))
+    waiting = list(
+        map(to_run, connection.execute(here.where(run.c.reason != "").limit(_MOST_WAITING)))
+    )
+    claims = slots.assign(waiting, slots.read(connection, waiting))
+    kept_out = {claim.run.id for claim in claims if claim.verdict is not Verdict.START}
+    due = [*free, *(r for r in waiting if r.id not in kept_out)]
+    taken = sorted(due, key=lambda r: (r.due or now, r.id))[:limit]
     rows = [(State.CLAIMED, node_id, lease_until, r.id) for r in taken]
     update_many(connection, run, ("id",), ("state", "node", "lease_until"), rows)
     return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
@@ -397,27 +530,42 @@ def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int
 def rescue(
     connection: Connection, suspects: Iterable[tuple[int, int, int]], now: datetime
 ) -> list[Run]:
-    """Settle runs whose holder is dead; return them: `lost`, or `pending` again.
+    """Settle runs whose holder is dead; return them as they stand now.
 
-    One that never started goes back to `pending` at no cost, unless it was a start-up run,
-    which belongs to its node alone; one that was running is `lost`.
+    One that had not goes back to `pending` at no cost; one that was running too, while attempts
+    are left and nobody has cancelled it, else it is `lost`. A start-up run belongs to its node
+    alone and is always `lost`.
     """
-    columns, ids = ("id", "fence", "lease_until"), [id_ for id_, _, _ in suspects]
+    columns = ("id", "fence", "lease_until", "cancel_requested")
+    looked = set(suspects)
     # A holder may have renewed its lease while this transaction waited for the lock.
-    unchanged = set(select_many(connection, run, columns, "id", ids, "FOR UPDATE"))
-    dead = list(lock(connection, [id_ for id_, _, _ in unchanged & set(suspects)]).values())
-    unstarted = [r for r in dead if r.state is State.CLAIMED and r.trigger is not Trigger.STARTUP]
+    found = select_many(connection, run, columns, "id", (id_ for id_, _, _ in looked), "FOR UPDATE")
+    unchanged = {row[0] for row in found if row[:3] in looked}
+    cancelled = {row[0] for row in found if row[3] is not None}
+    dead = list(lock(connection, unchanged).values())
+    movable = [r for r in dead if r.trigger is not Trigger.STARTUP]
+    unstarted = [r for r in movable if r.state is State.CLAIMED]
     give_back(connection, [(r.id, r.fence) for r in unstarted], now)
-    lost = [
-        replace(r, state=State.LOST, finished=now, error="its node died or was cut off")
-        for r in dead
-        if r not in unstarted and r.state in {State.CLAIMED, State.RUNNING}
+    left = [
+        r
+        for r in movable
+        if r.state is State.RUNNING and r.attempt < r.max_attempts and r.id not in cancelled
     ]
-    _end(
-        connection,
-        [(r, Report(State.LOST, r.started or now, now, error=r.error)) for r in lost],
-    )
-    return lost + [replace(r, state=State.PENDING, fence=r.fence + 1) for r in unstarted]
+    again = [(_again(r, lost_report(r, now), timedelta(), now), lost_report(r, now)) for r in left]
+    lost = [
+        (replace(_ended(r, lost_report(r, now)), started=r.started), lost_report(r, now))
+        for r in dead
+        if r not in unstarted + left and r.state in {State.CLAIMED, State.RUNNING}
+    ]
+    _try_again(connection, again, lease_until=0)
+    _end(connection, lost)
+    given_back = [replace(r, state=State.PENDING, fence=r.fence + 1) for r in unstarted]
+    return [r for r, _ in lost + again] + given_back
+
+
+def lost_report(r: Run, now: datetime) -> Report:
+    """Return the report of an attempt whose node died."""
+    return Report(State.LOST, r.started or now, now, error="its node died or was cut off")
 
 
 def any_pending(connection: Connection, job_set: str, now: datetime) -> bool:
@@ -486,7 +634,8 @@ def _outdated(now: datetime) -> ColumnElement[bool]:
 def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     """End the runs that waited for a node until their catch-up window was over; return them.
 
-    Ticks are `missed`, others `cancelled`. Uses the partial index `jobs_run_pending`.
+    Ticks are `missed`, others `cancelled`; those that waited to be tried again have `failed`.
+    Uses the partial index `jobs_run_pending`.
     """
     rows = connection.execute(
         select(*_RUN_COLUMNS).where(_PENDING, _outdated(now)).with_for_update(skip_locked=True)
@@ -495,7 +644,7 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     ended = [
         replace(
             found,
-            state=State.MISSED if found.trigger is Trigger.SCHEDULE else State.CANCELLED,
+            state=_given_up(found),
             finished=now,
             message=message,
         )
@@ -503,6 +652,12 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     ]
     _end_runs(connection, ended)
     return ended
+
+
+def _given_up(r: Run) -> State:
+    if r.attempt:
+        return State.FAILED
+    return State.MISSED if r.trigger is Trigger.SCHEDULE else State.CANCELLED
 
 
 def unfinished(connection: Connection, job_ids: Sequence[str]) -> set[str]:

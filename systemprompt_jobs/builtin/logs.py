@@ -124,6 +124,26 @@ def run_failed(run: Run, report: Report) -> None:
 
 
 @observe
+def run_timed_out(run: Run, report: Report) -> None:
+    """Log it, with the place where the function was."""
+    fields = _report_fields(report) | {"stray": report.stray}
+    if report.traceback:
+        fields["exception"] = report.traceback.rstrip()
+    _log.error("run_timed_out", **_run_fields(run), **fields)
+
+
+@observe
+def run_retrying(run: Run, report: Report, delay: timedelta) -> None:
+    """Log it, with the traceback."""
+    fields = _report_fields(report)
+    if report.traceback:
+        fields["exception"] = report.traceback.rstrip()
+    seconds = round(delay.total_seconds(), 3)
+    counts = {"attempt": run.attempt, "max_attempts": run.max_attempts}
+    _log.warning("run_retrying", **_run_fields(run), **counts, delay_s=seconds, **fields)
+
+
+@observe
 def run_cancelled(run: Run, report: Report) -> None:
     """Log it."""
     _log.warning("run_cancelled", **_run_fields(run), **_report_fields(report))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs import hookimpl
@@ -19,6 +20,8 @@ class Threads:
     """Daemon threads fed by one queue; each is started when first needed.
 
     They are daemons so that a function which never returns cannot keep the process from ending.
+    One whose attempt is interrupted is written off: another takes its place, and it ends with
+    that attempt.
     """
 
     capabilities = Capabilities()
@@ -26,32 +29,51 @@ class Threads:
     def __init__(self, size: int) -> None:
         self.size = size
         self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._workers = 0
+        self._given = 0  # attempts in the queue and at a worker
+        self._running: set[Attempt] = set()
+        self._numbers = count(1)
 
     def submit(self, attempt: Attempt) -> None:
         """Call it on an idle worker, or as soon as one is."""
-        self._queue.put(attempt)
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
-            thread = threading.Thread(
-                target=self._work, name=f"jobs-worker-{len(self._threads) + 1}", daemon=True
-            )
-            self._threads.append(thread)
-            thread.start()
+        with self._lock:
+            self._queue.put(attempt)
+            self._given += 1
+            self._hire()
+
+    def _hire(self) -> None:
+        if self._workers < min(self._given, self.size):
+            self._workers += 1
+            name = f"jobs-worker-{next(self._numbers)}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def interrupt(self, attempt: Attempt) -> None:
-        """Tell the function: a thread cannot be stopped."""
+        """Tell the function, and count on its thread no more: it cannot be stopped."""
         attempt.interrupt()
+        with self._lock:
+            if attempt in self._running:  # else it waits in the queue, or has just ended
+                self._running.remove(attempt)
+                self._workers -= 1
+                self._given -= 1
+                self._hire()
 
     def close(self) -> None:
         """End each worker after what it runs now."""
-        for _ in self._threads:
-            self._queue.put(None)
+        with self._lock:
+            for _ in range(self._workers):
+                self._queue.put(None)
 
     def _work(self) -> None:
         while (attempt := self._queue.get()) is not None:
+            with self._lock:
+                self._running.add(attempt)
             attempt.ended(attempt.call())
-            self._idle.release()
+            with self._lock:
+                if attempt not in self._running:
+                    return
+                self._running.remove(attempt)
+                self._given -= 1
 
 
 @hookimpl

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COMMAND = (
     sys.executable,
     "-c",
-    "import sys; from systemprompt_jobs.builtin.cli import main; sys.exit(main())",
+    "import sys; from systemprompt_jobs.builtin.cli import command_line; sys.exit(command_line())",
 )
 JOBS = '''
 from systemprompt_jobs import JobResult, job

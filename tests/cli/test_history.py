@@ -40,6 +40,7 @@ def test_json_has_the_documented_shape(ran):
             "last_tick",
             "count",
             "attempt",
+            "max_attempts",
         ),
         *("node", "parameters", "enforce", "created", "started", "finished", "duration_s"),
         *("message", "processed", "failed", "error", "distribution", "version"),
@@ -125,5 +126,20 @@ def test_a_skipped_run_says_why(capsys):
 
 
 def test_every_state_has_its_symbol():
-    assert STATES.keys() == set(State)
-    assert len({symbol for symbol, _ in STATES.values()}) >= len(STATES) - 1
+    assert STATES.keys() == {*State, "retrying"}
+    shared = {"claimed", "timed_out"}  # with pending and failed
+    assert len({symbol for symbol, _ in STATES.values()}) == len(STATES.keys() - shared)
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"state": State.PENDING, "attempt": 1}, "↻ retrying 1/3"),
+        ({"state": State.CLAIMED, "attempt": 2}, "↻ retrying 2/3"),
+        ({"state": State.SUCCEEDED, "attempt": 2}, "✓ succeeded 2/3"),
+        ({"state": State.PENDING, "reason": "overlap"}, "· pending: overlap"),
+    ],
+)
+def test_attempts_show_where_there_are_several(capsys, values, shown):
+    line = row(capsys, trigger=Trigger.MANUAL, max_attempts=3, **values)
+    assert line == f"7    a:b  {shown}  12:00:00 manual"

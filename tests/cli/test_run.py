@@ -56,10 +56,14 @@ def test_json_has_one_shape_for_all_and_nothing_else_on_stdout(jobs):
             ),
             *("node", "parameters", "enforce", "created", "started", "finished", "duration_s"),
             *("message", "processed", "failed", "error", "distribution", "version", "traceback"),
+            *("max_attempts", "attempts"),
         }
     )
     assert (failed["job"], failed["state"], failed["trigger"]) == ("jobs:fail", "failed", "manual")
     assert failed["traceback"].startswith("Traceback")
+    (attempt,) = failed["attempts"]
+    assert (attempt["number"], attempt["outcome"]) == (1, "failed")
+    assert attempt["traceback"] == failed["traceback"]
     assert (greeted["state"], greeted["traceback"]) == ("succeeded", "")
     assert "printed by the job" in answer.err
 

@@ -9,7 +9,18 @@ import pytest
 from systemprompt_jobs import job
 from systemprompt_jobs._calendar import cron
 from systemprompt_jobs._configure import make_plans, make_warnings
-from systemprompt_jobs.model import CatchUp, Collection, Extension, Overlap, Place, Problem, Source
+from systemprompt_jobs.errors import ConfigurationError
+from systemprompt_jobs.model import (
+    CatchUp,
+    Collection,
+    Concurrency,
+    Extension,
+    Overlap,
+    Place,
+    Problem,
+    RetryPolicy,
+    Source,
+)
 
 AT = "services/scheduler/config.yaml"
 
@@ -35,6 +46,15 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
         "catch_up": (Source("latest", "default"),),
         "catchup_window": (Source("24h", "default"),),
         "silence": (Source([], "default"),),
+        "timeout": (Source("none", "job", by_job),),
+        "max_attempts": (Source(1, "job", by_job),),
+        "retry_delay": (Source("10s", "job", by_job),),
+        "retry_factor": (Source(2.0, "job", by_job),),
+        "retry_max_delay": (Source("1h", "job", by_job),),
+        "retry_past_next_tick": (Source(False, "job", by_job),),
+        "retry_on": (Source((), "job", by_job),),
+        "give_up_on": (Source((), "job", by_job),),
+        "concurrency": (Source(None, "job", by_job),),
         "parameters.limit": (Source(5, "job", by_job),),
     }
 
@@ -412,3 +432,86 @@ def test_a_window_longer_than_the_calendar_is_cut(folder, make_collection):
 
     plan = folder.plans(make_collection(cleanup))["shop:cleanup"]
     assert plan.catchup_window == timedelta(days=36_500)
+
+
+def test_a_job_has_no_timeout_unless_somebody_gives_it_one(folder, make_collection):
+    @job
+    def plain(): ...
+
+    @job(timeout=timedelta(minutes=5))
+    def cleanup(): ...
+
+    collection = make_collection(plain, cleanup)
+    assert folder.plans(collection)["shop:plain"].timeout is None
+    assert folder.plans(collection)["shop:cleanup"].timeout == timedelta(minutes=5)
+    folder.write(
+        config=entries("{extension: shop, job: plain, timeout: 90}"),
+        profile=entries("{extension: shop, job: cleanup, timeout: none}"),
+    )
+    plans = folder.plans(collection)
+    assert plans["shop:plain"].timeout == timedelta(seconds=90)
+    assert plans["shop:cleanup"].timeout is None
+    assert [source.value for source in plans["shop:cleanup"].sources["timeout"]] == [
+        timedelta(minutes=5),
+        "none",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "reason"), [("soon", "'soon' is no duration"), ("0s", "must be longer than 0s")]
+)
+def test_a_wrong_timeout_degrades_the_job_or_is_the_operators_mistake(
+    folder, make_collection, timeout, reason
+):
+    @job(timeout=timeout)
+    def cleanup(): ...
+
+    problem = folder.plans(make_collection(cleanup))["shop:cleanup"].problem
+    assert reason in problem.reason
+    folder.write(config=entries(f"{{extension: shop, job: cleanup, timeout: {timeout}}}"))
+    with pytest.raises(ConfigurationError, match=reason):
+        folder.plans(make_collection(cleanup))
+
+
+def test_retries_and_limits_are_layered_value_by_value(folder, make_collection):
+    @job(max_attempts=3, retry_delay="1m", retry_on=OSError, concurrency={"key": "a", "limit": 1})
+    def cleanup(): ...
+
+    collection = make_collection(cleanup)
+    plan = folder.plans(collection)["shop:cleanup"]
+    assert plan.retry == RetryPolicy(3, timedelta(minutes=1), retry_on=("OSError",))
+    assert plan.concurrency == Concurrency("a", 1)
+    folder.write(
+        config=entries(
+            "{extension: shop, job: cleanup, retry_delay: 5s, retry_factor: 1.5,"
+            " retry_max_delay: 1m, retry_past_next_tick: yes, retry_on: [a.B, KeyError],"
+            " give_up_on: ValueError, concurrency: {key: b, limit: 2}}"
+        ),
+        profile=entries("{extension: shop, job: cleanup, max_attempts: 5}"),
+    )
+    plan = folder.plans(collection)["shop:cleanup"]
+    assert plan.retry == RetryPolicy(
+        max_attempts=5,
+        delay=timedelta(seconds=5),
+        factor=1.5,
+        max_delay=timedelta(minutes=1),
+        past_next_tick=True,
+        retry_on=("a.B", "KeyError"),
+        give_up_on=("ValueError",),
+    )
+    assert plan.concurrency == Concurrency("b", 2)
+    assert [s.layer for s in plan.sources["max_attempts"]] == ["job", "profile.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"max_attempts": 0}, "max_attempts: is 0, must be at least 1"),
+        ({"retry_delay": "soon"}, "retry_delay: 'soon' is no duration"),
+        ({"retry_on": "ValeuError"}, 'retry_on: "ValeuError" is no built-in exception type'),
+        ({"concurrency": {"key": "a"}}, 'concurrency: is {"key": "a"}: write {key: api'),
+    ],
+)
+def test_a_wrong_policy_of_the_author_degrades_the_job(folder, make_collection, arguments, reason):
+    collection = make_collection(job(name="cleanup", **arguments)(lambda: None))
+    assert folder.plans(collection)["shop:cleanup"].problem.reason.startswith(reason)

@@ -34,6 +34,7 @@ from systemprompt_jobs._control import Control
 from systemprompt_jobs._store import Store
 from systemprompt_jobs._store.schema import micros
 from systemprompt_jobs.errors import StoreError
+from systemprompt_jobs.interfaces import Capabilities
 from systemprompt_jobs.model import Overlap
 from tests.faults import checker
 from tests.support import Calls, ManualClock, make_plan
@@ -96,7 +97,7 @@ class FaultyStore(Store):
 class StillLoop:
     """A loop whose steps are made by hand."""
 
-    def __init__(self, name, step, clock, outage): ...
+    def __init__(self, name, step, clock, outage, overslept=None): ...
     def start(self): ...
     def wake(self): ...
     def stop(self): ...
@@ -120,6 +121,7 @@ class Hands:
     """
 
     size = 10
+    capabilities = Capabilities()
 
     def __init__(self, clock, lease_until):
         self.clock = clock
@@ -130,6 +132,8 @@ class Hands:
         assert self.lease_until() > self.clock.lease_now()
         self.work.append((self.clock.now(), attempt))
 
+    def interrupt(self, attempt): ...
+
     def close(self): ...
 
 
@@ -138,6 +142,7 @@ def _without_threads():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_node, "Loop", StillLoop)
         patch.setattr(_node, "Observer", Silent)
+        patch.setattr(_node, "_MOMENT_S", 0.0)
         yield
 
 

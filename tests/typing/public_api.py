@@ -13,7 +13,9 @@ from systemprompt_jobs import (
     JobExtension,
     JobResult,
     Report,
+    Retry,
     Run,
+    Skip,
     every,
     hookimpl,
     job,
@@ -31,6 +33,11 @@ def bare(ctx: JobContext) -> int:
 @job(schedule="0 0 2 * * *", tags=["db"], aliases="former", parameters={"days": 3})
 def typed(ctx: JobContext, *, days: int = 1, path: str) -> JobResult:
     return JobResult.success().with_message("x").with_stats(processed=days)
+
+
+@job(max_attempts=3, retry_on=[OSError, "a.Error"], concurrency={"key": "api", "limit": 2})
+def limited() -> None:
+    raise Retry("busy", after=timedelta(minutes=5)) if limited.enabled else Skip("off")
 
 
 @job(schedule=every(minutes=5))
@@ -53,6 +60,7 @@ async def the_decorator_keeps_signatures(ctx: JobContext) -> None:
 
 def the_decorator_checks_its_arguments() -> None:
     job(schedule=5)  # type: ignore[call-overload]
+    job(retry_on=5)  # type: ignore[call-overload]
     job(run_on_startup="yes")  # type: ignore[call-overload]
     job(shedule="0 * * * * *")  # type: ignore[call-overload]
     job("0 * * * * *")  # type: ignore[call-overload]

@@ -17,6 +17,7 @@ OBSERVED = {
     "run_failed",
     "run_finished",
     "run_lost",
+    "run_retrying",
     "run_started",
     "run_succeeded",
     "tick_missed",
@@ -37,7 +38,7 @@ def hook():
 
 def test_each_observed_hook_is_counted_exactly_once(hook):
     for name in OBSERVED:
-        getattr(hook, name)(run=None, report=None)
+        getattr(hook, name)(run=None, report=None, delay=None)
     assert counter.counts == dict.fromkeys(OBSERVED, 1)
 
 

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
+
+
+def command_line() -> int:
+    """Run the command of this process; return the exit code, with which the process ends soon."""
+    from ._leave import end_soon
+
+    code = main()
+    end_soon(code)
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,6 @@
 
 import sys
 
-from . import main
+from . import command_line
 
-sys.exit(main())
+sys.exit(command_line())

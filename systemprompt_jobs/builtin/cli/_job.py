@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from systemprompt_jobs.model import JobOverview, Orphan, PauseOverview, Plan, Source
 
 _TICKS, _RUNS, _TRACEBACK_LINES = 3, 5, 15
+_FAILURES = ("failed", "timed_out", "lost")
 _VALUES = (Column("SETTING"), Column("VALUE", "wrap"), Column("SET BY", "wrap"))
 
 
@@ -61,7 +62,7 @@ def _pause(pause: PauseOverview) -> str:
 
 
 def _last_failure(runtime: Runtime, plan: Plan) -> Run | None:
-    return next(iter(runtime.history(job=plan.id, states=["failed", "lost"], limit=1)), None)
+    return next(iter(runtime.history(job=plan.id, states=_FAILURES, limit=1)), None)
 
 
 def find_orphan(runtime: Runtime, name: str) -> Orphan | None:

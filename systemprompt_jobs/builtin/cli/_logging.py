@@ -31,7 +31,9 @@ MANNERS: Mapping[str, Mapping[str, int]] = {
 """Kind of command → logger → its lowest level. What jobs log themselves is always shown."""
 
 _FIRST = ("timestamp", "level", "event", "logger")
-_PRINTED_BY_RUN = frozenset({"run_failed", "run_cancelled", "run_lost", "tick_skipped"})
+_PRINTED_BY_RUN = frozenset(
+    {"run_failed", "run_timed_out", "run_cancelled", "run_lost", "tick_skipped"}
+)
 
 
 def configure(stream: TextIO, manner: str, *, human: bool) -> None:

@@ -14,7 +14,7 @@ from ._failures import FAILED, INTERRUPTED
 from ._options import as_json
 from ._plans import condition, tagged
 from ._runs import said, state_cell
-from ._shapes import print_json, run_shape
+from ._shapes import attempt_shape, print_json, run_shape
 from ._signals import next_leaves_at_once
 from ._text import complain, indented, listed, one_line, say
 from ._times import took
@@ -136,7 +136,9 @@ def _run(
 
 
 def _shape(runtime: Runtime, run: Run) -> dict[str, Any]:
-    return {**run_shape(run), "traceback": runtime.traceback(run) if run.error else ""}
+    attempts = [attempt_shape(attempt) for attempt in runtime.attempts(run.id)]
+    traceback = attempts[-1]["traceback"] if attempts else ""
+    return {**run_shape(run), "traceback": traceback, "attempts": attempts}
 
 
 def _show(runtime: Runtime, runs: Iterable[Run]) -> None:

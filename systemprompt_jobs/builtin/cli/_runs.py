@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 STATES = {
     "pending": ("·", "dim"),
     "claimed": ("·", "dim"),
+    "retrying": ("↻", "yellow"),
     "running": ("▶", "cyan"),
     "succeeded": ("✓", "green"),
     "failed": ("✗", "bold red"),
+    "timed_out": ("✗", "bold red"),
     "cancelled": ("■", "yellow"),
     "lost": ("?", "bold red"),
     "skipped": ("-", "yellow"),
@@ -50,10 +52,13 @@ def show_runs(runs: Iterable[Run], today: datetime) -> None:
 
 def state_cell(run: Run) -> Cell:
     """Return the state with its symbol, and the reason or the number of ticks."""
-    symbol, style = STATES[run.state]
+    symbol, style = STATES[run.status]
+    tries = (
+        f" {run.attempt}/{run.max_attempts}" if run.status == "retrying" or run.attempt > 1 else ""
+    )
     reason = f": {run.reason}" if run.reason else ""
     count = f" x{run.count}" if run.count > 1 else ""
-    return Cell(f"{symbol} {run.state}{reason}{count}", style)
+    return Cell(f"{symbol} {run.status}{tries}{reason}{count}", style)
 
 
 def said(run: Run) -> str:

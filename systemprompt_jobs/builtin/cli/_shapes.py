@@ -15,6 +15,7 @@ from ._plans import schedule_text, standing
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
     from systemprompt_jobs.model import (
+        Attempt,
         JobOverview,
         Orphan,
         PauseOverview,
@@ -125,7 +126,7 @@ def run_shape(run: Run) -> dict[str, Any]:
     return {
         "id": run.id,
         "job": run.job_id,
-        "state": run.state,
+        "state": run.status,
         "reason": run.reason,
         "trigger": run.trigger,
         "tick": run.tick,
@@ -133,6 +134,7 @@ def run_shape(run: Run) -> dict[str, Any]:
         "last_tick": run.last_tick,
         "count": run.count,
         "attempt": run.attempt,
+        "max_attempts": run.max_attempts,
         "node": run.node,
         "parameters": masked(run.parameters),
         "enforce": run.enforce,
@@ -146,6 +148,19 @@ def run_shape(run: Run) -> dict[str, Any]:
         "error": run.error,
         "distribution": run.distribution,
         "version": run.version,
+    }
+
+
+def attempt_shape(attempt: Attempt) -> dict[str, Any]:
+    """Return one attempt of a run."""
+    return {
+        "number": attempt.number,
+        "node": attempt.node,
+        "started": attempt.started,
+        "finished": attempt.finished,
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+        "traceback": attempt.traceback,
     }
 
 

@@ -83,6 +83,7 @@ def _node_shape(node: NodeOverview) -> dict[str, Any]:
         "workers": node.workers,
         "started": node.started,
         "heartbeat": node.heartbeat,
+        "strays": node.strays,
     }
 
 
@@ -145,8 +146,15 @@ def _nodes(overview: SchedulerOverview) -> str:
         return "switched off: scheduler.enabled is false"
     if not overview.nodes:
         return "none live; start one: systemprompt infra jobs serve"
-    names = listed(one_line(node.id) for node in overview.nodes)
+    names = listed(f"{one_line(node.id)}{_strays(node)}" for node in overview.nodes)
     return f"{counted(len(overview.nodes), 'live node')}: {names}"
+
+
+def _strays(node: NodeOverview) -> str:
+    if not node.strays:
+        return ""
+    unready = ": it starts nothing until they end" if node.strays >= node.workers else ""
+    return f" ({counted(node.strays, 'stray thread')} beside {node.workers} workers{unready})"
 
 
 def _counts(overview: SchedulerOverview) -> str:
