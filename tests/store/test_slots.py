@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event, select
 
 from systemprompt_jobs._claim import manual_key, run_values
-from systemprompt_jobs._store import Store, queries, slots
+from systemprompt_jobs._store import Store, cancels, queries, slots
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
 from systemprompt_jobs._store.slots import Verdict
@@ -121,6 +121,7 @@ class World:
     now: object = START
     held: dict[int, Run] = field(default_factory=dict)  # claimed, by its node
     running: dict[int, Run] = field(default_factory=dict)
+    threads: set[tuple[int, int]] = field(default_factory=set)  # that outlived their attempts
 
     def __post_init__(self):
         event.listen(self.store._open(), "before_cursor_execute", self._burn)
@@ -134,8 +135,13 @@ class World:
 
     def do(self, kind, pick):
         self.now += timedelta(seconds=5)
+        ran = {(run.id, run.fence) for run in list(self.running.values())[: 1 + pick]}
         with self.store.write() as connection:
             changed = getattr(self, kind)(connection, pick)
+        if kind in {"outlast", "cut_off"}:
+            self.threads |= ran
+        if kind == "release":
+            self.threads.clear()
         for run in changed:  # only what was committed
             self.held.pop(run.id, None)
             self.running.pop(run.id, None)
@@ -151,7 +157,7 @@ class World:
         started, others = run_rows.gate(connection, ready[: 1 + pick], self.now, 0)
         return [*started, *others]
 
-    def finish(self, connection, pick, outcome=State.SUCCEEDED, retry_after=None):
+    def finish(self, connection, pick, outcome=State.SUCCEEDED, retry_after=None, **values):
         runs = list(self.running.values())[: 1 + pick]
         said = [
             Report(
@@ -159,6 +165,7 @@ class World:
                 self.now,
                 self.now,
                 retry_after=retry_after if run.attempt < run.max_attempts else None,
+                **values,
             )
             for run in runs
         ]
@@ -168,6 +175,21 @@ class World:
 
     def fail(self, connection, pick):
         return self.finish(connection, pick, State.FAILED, timedelta(seconds=pick))
+
+    def outlast(self, connection, pick):
+        return self.finish(connection, pick, State.TIMED_OUT, stray=True)
+
+    def cut_off(self, connection, pick):
+        return self.finish(connection, pick, State.CANCELLED, timedelta(), stray=True)
+
+    def release(self, connection, pick):
+        cancels.free_slots(connection, self.threads)
+        return ()
+
+    def cancel(self, connection, pick):
+        ids = [run.id for run in queries.history(connection)][pick : pick + 1]
+        cancels.cancel(connection, ids, "cancelled by ada", self.now)
+        return run_rows.lock(connection, ids).values()
 
     def take(self, connection, pick):
         return run_rows.take_pending(connection, IDS, "n1", self.now, 0, 1 + pick)
@@ -190,33 +212,44 @@ class World:
         with self.store.read() as connection:
             runs = {run.id: run for run in queries.history(connection, limit=10_000)}
             rows = [tuple(row) for row in connection.execute(select(slot))]
-        running = [run for run in runs.values() if run.state is State.RUNNING]
+        running = [
+            run
+            for run in runs.values()
+            if run.state is State.RUNNING or (run.id, run.fence) in self.threads
+        ]
         for plan in PLANS:
             own = [run for run in running if run.job_id == plan.id]
             assert plan.overlap is Overlap.ALLOW or len(own) <= 1
         assert sum(bool(r.policy and "concurrency" in r.policy) for r in running) <= 2
         for _, _, run_id, fence in rows:
             assert runs[run_id].fence == fence
-            assert runs[run_id].state in {State.PENDING, State.CLAIMED, State.RUNNING}
+            open_ = runs[run_id].state in {State.PENDING, State.CLAIMED, State.RUNNING}
+            assert open_ or (run_id, fence) in self.threads
+        owners = {run_id for _, _, run_id, _ in rows}
+        assert all(r.id in owners or r.overlap is Overlap.ALLOW for r in running)
         assert all(run.attempt <= run.max_attempts for run in runs.values())
         return rows
 
     def settle(self):
         """Do the rest as it should be: everything ends and every slot is free."""
+        self.do("release", 0)
         for _ in range(60):
             for kind in ("take", "gate", "finish"):
                 self.do(kind, 9)
             self.check()
         with self.store.read() as connection:
             states = {run.state for run in queries.history(connection, limit=10_000)}
-        assert states <= {State.SUCCEEDED, State.FAILED, State.SKIPPED, State.LOST}
+        assert not states & {State.PENDING, State.CLAIMED, State.RUNNING}
         assert self.check() == []
 
 
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["claim", "claim", "gate", "gate", "finish", "fail", "take", "give_back", "die", "give_up"]
+            [
+                *("claim", "claim", "claim", "gate", "gate", "gate", "finish", "fail"),
+                *("take", "give_back", "die", "give_up", "outlast", "cut_off", "release", "cancel"),
+            ]
         ),
         st.integers(0, 4),
         st.none() | st.none() | st.integers(0, 9),
@@ -247,6 +280,12 @@ def test_any_order_of_events_and_crashes_keeps_the_bounds_and_frees_every_slot(t
 
 def test_the_same_holds_on_postgresql(make_store):
     kinds = ["claim", "gate", "claim", "gate", "fail", "take", "gate", "die", "claim", "give_back"]
+    events = [(kind, n % 5, n % 11 if n % 4 == 3 else None) for n, kind in enumerate(kinds * 12)]
+    play(World(make_store("postgresql")), events)
+
+
+def test_strays_and_cancelled_runs_fit_in_on_postgresql_too(make_store):
+    kinds = ["claim", "gate", "cancel", "outlast", "claim", "gate", "cut_off", "take", "release"]
     events = [(kind, n % 5, n % 11 if n % 4 == 3 else None) for n, kind in enumerate(kinds * 12)]
     play(World(make_store("postgresql")), events)
 
