@@ -597,9 +597,9 @@ def skip_unstarted(
 ) -> list[Run]:
     """Skip the runs of these jobs that no function was called for yet; return them.
 
-    With `after` only ticks later than that. Runs by hand stay as they are; one that waits to be retried goes on waiting. The fence grows,
-    so that a node which holds one forgets it at the gate. Uses the partial indexes
-    `jobs_run_held` and `jobs_run_pending`.
+    With `after` only ticks later than that. Runs by hand stay as they are, and so does one that
+    waits to be retried. The fence grows, so that a node which holds one forgets it at the gate.
+    Uses the partial indexes `jobs_run_held` and `jobs_run_pending`.
     """
     open_ = select(run.c.id, run.c.job_id).where(
         or_(HELD, run.c.state == State.PENDING), run.c.trigger != Trigger.MANUAL
@@ -609,7 +609,11 @@ def skip_unstarted(
     ids = [id_ for id_, job_id in connection.execute(open_) if job_id in job_ids]
     found = lock(connection, ids).values()
     waiting = [r for r in found if r.state in {State.CLAIMED, State.PENDING}]
-    retries = [r for r in waiting if r.attempt and r.state is State.CLAIMED]
+    retries = [
+        r
+        for r in waiting
+        if r.attempt and r.state is State.CLAIMED and r.trigger is not Trigger.STARTUP
+    ]
     give_back(connection, [(r.id, r.fence) for r in retries], now)
     skipped = [
         replace(r, state=State.SKIPPED, reason=reason, fence=r.fence + 1, node="", finished=now)
@@ -623,6 +627,7 @@ def skip_unstarted(
         ("state", "reason", "fence", "node", "finished", "lease_until"),
         [(r.state, r.reason, r.fence, r.node, r.finished, None, r.id) for r in skipped],
     )
+    slots.free(connection, (r.id for r in skipped))
     return skipped
 
 
