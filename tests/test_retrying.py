@@ -14,7 +14,7 @@ from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import Concurrency, Overlap, RetryPolicy, State, Trigger
-from tests.support import START, ManualClock, answer_lost, make_plan, report
+from tests.support import START, ManualClock, answer_lost, job_set, make_plan, report
 from tests.test_record import Rig as OneNode
 
 MINUTELY = "0 * * * * *"
@@ -39,7 +39,12 @@ class Rig(OneNode):
         """Take pending runs, as the keeper does, and gate them."""
         with self.store.write() as connection:
             taken = run_rows.take_pending(
-                connection, self.ids, self.claimer._node.id, self.clock.now(), 0, 10
+                connection,
+                job_set(connection, self.ids),
+                self.claimer._node.id,
+                self.clock.now(),
+                0,
+                10,
             )
         self.recorder.offer(taken)
         self.recorder.step()
@@ -288,8 +293,11 @@ def test_a_run_that_waits_keeps_its_place_when_its_node_dies(store):
     rig.tick()
     rig.finish(rig.started[0])
     with store.write() as connection:
-        (run,) = run_rows.take_pending(connection, rig.ids, "dead", rig.clock.now(), 0, 9)
-        assert run_rows.rescue(connection, {(run.id, run.fence, 0)}, rig.clock.now()) == []
+        (run,) = run_rows.take_pending(
+            connection, job_set(connection, rig.ids), "dead", rig.clock.now(), 0, 9
+        )
+        (back,) = run_rows.rescue(connection, {(run.id, run.fence, 0)}, rig.clock.now())
+    assert back.state is State.PENDING
     assert rig.slots() == [("overlap:ext:cleanup", 1, 2, 3)]
     rig.take()
     assert [r.id for r in rig.started] == [1, 2]

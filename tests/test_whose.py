@@ -21,7 +21,7 @@ from systemprompt_jobs._store.schema import job as job_table
 from systemprompt_jobs._store.schema import job_set
 from systemprompt_jobs._whose import is_older
 from systemprompt_jobs.model import Extension, State
-from tests.support import START, Calls, ManualClock, answer_lost, make_plan
+from tests.support import START, Calls, ManualClock, NoAttempts, answer_lost, make_plan
 
 LEASE_S = 30.0
 HOURLY = "0 0 * * * *"
@@ -59,7 +59,9 @@ class Node:
             held=list,
             room=lambda: 0,
             took=self.taken.extend,
+            drop=lambda _: None,
             observer=Calls(),
+            interrupter=NoAttempts(),
         )
 
     def start(self):

@@ -19,7 +19,7 @@ from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
 from systemprompt_jobs._store.slots import Verdict
 from systemprompt_jobs.model import Concurrency, Overlap, Report, RetryPolicy, Run, State, Trigger
-from tests.support import START, make_plan
+from tests.support import START, job_set, make_plan
 
 # --- the pure decision ---
 
@@ -192,7 +192,9 @@ class World:
         return run_rows.lock(connection, ids).values()
 
     def take(self, connection, pick):
-        return run_rows.take_pending(connection, IDS, "n1", self.now, 0, 1 + pick)
+        return run_rows.take_pending(
+            connection, job_set(connection, IDS), "n1", self.now, 0, 1 + pick
+        )
 
     def give_back(self, connection, pick):
         runs = [r for r in self.held.values() if r.trigger is Trigger.SCHEDULE][: 1 + pick]
