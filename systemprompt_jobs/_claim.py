@@ -127,6 +127,16 @@ class Claimer:
         self._parse = parse
         self._take_on(self._plans, self._yields)
 
+    def reload(self, plans: Iterable[Plan]) -> None:
+        """Put other plans of the same jobs in force. After a StoreError it may be called again."""
+        self._plans = {plan.id: plan for plan in plans if plan.problem is None}
+        gone = self._fingerprints.keys() - self._plans.keys()
+        self._fingerprints = {plan.id: fingerprint(plan) for plan in self._plans.values()}
+        for id_ in gone:  # its new configuration degrades it
+            self._follow(id_, None, in_force=True)
+        self._broken.clear()
+        self._take_on(self._plans, self._yields)
+
     def _yields(self, standing: Standing) -> bool:
         plan = self._plans[standing.id].extension
         return (

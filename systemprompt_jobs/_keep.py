@@ -121,6 +121,14 @@ class Keeper:
         self._renewed = sent
         self._compare_clocks()
 
+    def reload(self, fingerprints: Mapping[str, str]) -> None:
+        """Say that the node has other plans from now on."""
+        digest = set_hash(fingerprints)
+        with self._store.write() as connection:
+            node_rows.rename_set(connection, self._node.id, digest)
+            plan_rows.add_set(connection, digest, fingerprints)
+        self._job_set = digest
+
     def leave(self) -> None:
         """Say that the node has stopped by itself."""
         with self._store.write() as connection:

@@ -79,6 +79,7 @@ class LiveNode:
         clock: Clock,
         lease_s: float,
         retention: Retention = Retention(),  # noqa: B008  # frozen
+        reload_asked: Callable[[], object] = lambda: None,
     ) -> None:
         self.node = new_node()
         self._store = store
@@ -91,6 +92,8 @@ class LiveNode:
         self._awaited: dict[int, SimpleQueue[Run]] = {}
         self._caught_up: set[str] = set()
         self._ticking = False
+        self._reload_asked = reload_asked
+        self._new_plans: dict[str, Plan] | None = None
         self._watch: Watch | None = None
         self._manager = manager
         self._observer = Observer(manager)
@@ -169,7 +172,7 @@ class LiveNode:
         self._observer.put("scheduler_started", node=self.node)
         for problem in degraded:
             self._observer.put("plugin_failed", problem=problem)
-        self._watch = Watch(self._store, self._changed_by_others)
+        self._watch = Watch(self._store, self._changed_by_others, self._reload_asked)
         twice(lambda: self._claimer.install(parse))
         twice(self._claimer.step)
         self._start_up()
@@ -315,7 +318,26 @@ class LiveNode:
         """Return whether there is a worker that could start something, now or later."""
         return not self._interrupter.exhausted
 
+    def reload(self, plans: Iterable[Plan]) -> None:
+        """Go on by other plans of the same jobs. Any thread may call; runs go on as they began."""
+        self._new_plans = {plan.id: plan for plan in plans if plan.problem is None}
+        self._claim_loop.wake()
+
+    def _go_on_by(self, plans: dict[str, Plan]) -> None:
+        """Put new plans in force; where the database fails, this is tried again.
+
+        Others see that a live node has the plans before they see them in force.
+        """
+        self._keeper.reload({plan.id: fingerprint(plan) for plan in plans.values()})
+        self._claimer.reload(plans.values())
+        self._plans |= plans  # what was claimed before may still need a plan that has gone
+        if self._new_plans is plans:  # not yet others
+            self._new_plans = None
+        self._observer.put("configuration_reloaded", node=self.node, problems=())
+
     def _claim(self) -> float | None:
+        if self._new_plans is not None:
+            self._go_on_by(self._new_plans)
         return self._claimer.step() if self._ready() else _UNREADY_WAIT_S
 
     def _overslept(self, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import re
@@ -63,6 +64,18 @@ if TYPE_CHECKING:
     from ._store.plans import Standing
     from .interfaces import Clock, Executor, Schedule
 
+AT_START = (
+    "database",
+    "databases",
+    "health_address",
+    "lease",
+    "local_plugins",
+    "retention",
+    "retention_runs",
+    "workers",
+)
+"""Settings that a reload leaves as they are."""
+
 BUILT_IN = ("intervals", "threads", "logs")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
@@ -102,6 +115,8 @@ class Runtime:
         trace: bool = False,
     ) -> None:
         self._clock = clock or SystemClock()
+        self._environ = environ
+        self._refused: tuple[Problem, ...] = ()
         self._manager = _new_manager(trace=trace)
         self.project = _configure.find_project(root, environ, Path.cwd())
         self.settings = _configure.load_settings(self.project, environ)
@@ -135,7 +150,7 @@ class Runtime:
         found = dict(self.collection.degraded)
         if not isinstance(self._plans, ConfigurationError):
             found |= {plan.id: plan.problem for plan in self._plans if plan.problem}
-        return tuple(sorted(found.values(), key=_file_order))
+        return tuple(sorted((*found.values(), *self._refused), key=_file_order))
 
     def lint(self) -> list[Problem]:
         """Return what is valid and yet looks like a mistake, each with a `code`.
@@ -198,6 +213,48 @@ class Runtime:
         except BaseException:
             self.stop(timedelta(0))
             raise
+
+    def reload(self) -> tuple[Problem, ...]:
+        """Read the configuration again and go on by it, in this process; running runs go on.
+
+        Returns what is wrong with it: then all stays as it was, and `degraded` says so. Plugins
+        are not loaded anew, and what belongs to a start (`database`, `workers` …) waits for one.
+        """
+        settings = _configure.load_settings(self.project, self._environ)
+        try:
+            plans = _configure.make_plans(settings, self.collection, self.parse)
+        except ConfigurationError as error:
+            self._refused = tuple(error.problems)
+            self._tell_reloaded(self._refused)
+            return self._refused
+        kept = {name: getattr(self.settings, name) for name in AT_START}
+        waiting = [name for name, value in kept.items() if getattr(settings, name) != value]
+        if waiting:
+            structlog.get_logger("systemprompt_jobs").warning("reload_needs_restart", of=waiting)
+        self.settings = dataclasses.replace(settings, **kept)
+        self._plans, self._refused = plans, ()
+        self.warnings = _configure.make_warnings(settings, self.collection)
+        if self._live is not None:
+            self._live.reload(plans)
+        return ()
+
+    def _tell_reloaded(self, problems: tuple[Problem, ...]) -> None:
+        if self._live is not None:
+            node = self._live.node
+            self._live.observer.put("configuration_reloaded", node=node, problems=problems)
+
+    def ask_reload(self, *, note: str = "", who: str = "") -> None:
+        """Have every scheduler of the database read its own configuration again, within a second.
+
+        Raises StoreError.
+        """
+        from ._store import jobs as job_rows
+        from ._store.control import RELOAD
+
+        self._store.prepare()
+        clock = self._store.clock(self._clock)
+        with self._store.write() as connection:
+            job_rows.add_audit(connection, clock.read(connection), who, RELOAD, "", note)
 
     def stop(self, grace: timedelta | None = None) -> None:
         """Stop: claim nothing, let runs end for `grace` (the setting unless given), cut off."""
@@ -361,6 +418,7 @@ class Runtime:
             self._clock,
             self.settings.lease.total_seconds(),
             Retention(self.settings.retention, self.settings.retention_runs),
+            reload_asked=self.reload,
         )
         return self._live
 

@@ -230,6 +230,22 @@ def node_left(node: Node) -> None:
 
 
 @hookspec
+def configuration_reloaded(node: Node, problems: tuple[Problem, ...]) -> None:
+    """Observe that a running scheduler has read its configuration again.
+
+    `problems` is empty where the new one is in force; else it was refused as a whole, and the
+    one before goes on.
+
+    Example::
+
+        @hookimpl
+        def configuration_reloaded(node, problems):
+            for problem in problems:
+                page(f"{node.host}: {problem}")
+    """
+
+
+@hookspec
 def clock_skewed(node: Node, offset: timedelta) -> None:
     """Observe that a node's clock has come to differ by more than 1 s from the database's.
 

@@ -37,6 +37,7 @@ VALUES = {
     "who": "ada@host",
     "delay": timedelta(seconds=10),
     "problem": Problem("e", "broken", Place(Path("a.py"), 3), "repair it"),
+    "problems": (),
 }
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 NOTICED = ("pause", "resume", "reset-clock")
 """The actions that schedulers look out for."""
 
+RELOAD = "reload"
+"""The action that has every scheduler read its configuration again."""
+
 _CHUNK = 500
 """Ids per statement: far below SQLite's limit of 32,766 variables."""
 
@@ -128,12 +131,13 @@ def newest_audit(connection: Connection) -> int:
     return connection.execute(select(func.max(audit.c.id))).scalar() or 0
 
 
-def changed_after(connection: Connection, audit_id: int) -> tuple[int, set[str]]:
-    """Return the newest id after this one, and the jobs that were paused, resumed or reset."""
+def changed_after(connection: Connection, audit_id: int) -> tuple[int, set[str], bool]:
+    """Return the newest id after this one, which jobs were changed, and whether to reload."""
     rows = connection.execute(
         select(audit.c.id, audit.c.action, audit.c.subject)
         .where(audit.c.id > audit_id)
         .order_by(audit.c.id)
     ).all()
     newest = rows[-1].id if rows else audit_id
-    return newest, {row.subject for row in rows if row.action in NOTICED}
+    jobs = {row.subject for row in rows if row.action in NOTICED}
+    return newest, jobs, any(row.action == RELOAD for row in rows)

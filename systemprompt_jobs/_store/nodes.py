@@ -43,6 +43,11 @@ def beat(
     )
 
 
+def rename_set(connection: Connection, node_id: str, job_set: str) -> None:
+    """Say that the node has another job set."""
+    connection.execute(update(node).where(node.c.id == node_id).values(job_set=job_set))
+
+
 def has_stopped(connection: Connection, node_id: str) -> bool:
     """Return whether somebody has taken the node for dead."""
     found = connection.execute(select(node.c.stopped).where(node.c.id == node_id)).scalar()

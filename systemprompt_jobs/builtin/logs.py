@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from systemprompt_jobs import Report, Run
+    from systemprompt_jobs.model import Problem
 
 _log = structlog.get_logger("systemprompt_jobs")
 
@@ -54,6 +55,15 @@ def scheduler_stopping(node: Any) -> None:
 def scheduler_stopped(node: Any) -> None:
     """Log it."""
     _log.info("scheduler_stopped", node=node.id)
+
+
+@observe
+def configuration_reloaded(node: Any, problems: tuple[Problem, ...]) -> None:
+    """Log it."""
+    if problems:
+        _log.error("configuration_refused", node=node.id, problems=[str(p) for p in problems])
+    else:
+        _log.info("configuration_reloaded", node=node.id)
 
 
 @observe

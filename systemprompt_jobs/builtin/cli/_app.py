@@ -25,6 +25,7 @@ COMMANDS = {
     "pause": ("_pause", "Pause jobs: their ticks are skipped until the end or `resume`."),
     "nodes": ("_nodes", "Show the live schedulers, and those that went lately."),
     "plugins": ("_plugins", "Show where jobs come from, and which plugins are broken."),
+    "reload": ("_reload", "Have every scheduler read its configuration again, without a restart."),
     "reset-clock": ("_reset_clock", "Let jobs go on that wait because a clock was wrong."),
     "resume": ("_resume", "End the pauses of jobs; what was due meanwhile is not made up."),
     "prune": ("_prune", "Forget old history, as schedulers do by themselves about once an hour."),

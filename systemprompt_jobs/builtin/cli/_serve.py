@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
+import signal
 import sys
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ import click
 import structlog
 
 from systemprompt_jobs import __version__
-from systemprompt_jobs.errors import StoreError, StoreUnusableError
+from systemprompt_jobs.errors import StoreError, StoreUnusableError, UsageError
 
 from ._plans import condition, next_ticks
 from ._signals import catch_signals
@@ -33,12 +35,13 @@ _log = structlog.get_logger("systemprompt_jobs")
 
 
 @click.command("serve")
+@click.option("--watch-config", is_flag=True, help="Reload when a configuration file changes.")
 @click.pass_obj
-def command(session: Session) -> None:
+def command(session: Session, watch_config: bool) -> None:
     """Run the scheduler until it is told to stop.
 
     TERM and Ctrl-C let running jobs end, for at most `shutdown_grace`; a second one leaves at
-    once. A database that cannot be reached is waited for.
+    once. HUP reads the configuration again. A database that cannot be reached is waited for.
     """
     signals = catch_signals()
     runtime = session.runtime_at_work()
@@ -51,11 +54,36 @@ def command(session: Session) -> None:
     if _start(runtime, signals):
         notify("READY=1")
         start_watchdog(lambda: runtime.health().live)
-        signals.get()
+        if watch_config:
+            _watch(runtime)
+        while signals.get() == signal.SIGHUP:
+            runtime.reload()
     notify("STOPPING=1")
     runtime.stop()
     if health is not None:
         health.stop()
+
+
+def _watch(runtime: Runtime) -> None:
+    """Reload when files change: folders are watched, so that atomic saves and swaps are seen."""
+    try:
+        from watchfiles import watch
+    except ImportError:
+        raise UsageError(
+            "--watch-config needs watchfiles: pip install systemprompt-jobs[watch]"
+        ) from None
+    folders = {file.parent for file in (runtime.project.config, runtime.project.profile) if file}
+
+    def follow() -> None:
+        # yield_on_timeout: the first look tells that watching has begun.
+        changes = watch(*folders, recursive=False, yield_on_timeout=True, rust_timeout=200)
+        next(changes)
+        _log.info("watching_configuration", folders=sorted(map(str, folders)))
+        for change in changes:
+            if change:
+                runtime.reload()
+
+    threading.Thread(target=follow, name="jobs-watch-config", daemon=True).start()
 
 
 def _health_server(runtime: Runtime) -> HealthServer | None:
@@ -84,10 +112,12 @@ def _start(runtime: Runtime, signals: queue.SimpleQueue[int]) -> bool:
         else:
             return True
         try:
-            signals.get(timeout=pause)
+            number = signals.get(timeout=pause)
         except queue.Empty:
             continue
-        return False
+        if number != signal.SIGHUP:
+            return False
+        runtime.reload()
     raise AssertionError("the pauses never end")
 
 

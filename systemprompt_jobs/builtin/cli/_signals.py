@@ -19,8 +19,10 @@ def catch_signals() -> queue.SimpleQueue[int]:
     """Return the queue that the first signal comes out of.
 
     A SimpleQueue, because its put() may interrupt its own get(); that of an Event may not.
+    HUP comes out of it too, as often as it is sent.
     """
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    signal.signal(signal.SIGHUP, lambda number, _frame: signals.put(number))
 
     def stop(number: int, _frame: Any) -> None:
         next_leaves_at_once()
