@@ -136,5 +136,6 @@ def test_the_plugin_of_the_readme_runs_as_configured_and_counts_its_runs(inbox):
 def test_the_configuration_of_the_readme_wins_over_its_plugin(inbox):
     runtime, folder = inbox
     plan = runtime.find("count")
-    assert plan.schedule.describe() == "every 10 seconds, Europe/Berlin"
+    assert plan.schedule.describe() == "every 10 seconds"
+    assert runtime.lint() == []
     assert plan.parameters == {"folder": str(folder), "limit": 20}
