@@ -12,6 +12,7 @@ import yaml
 from systemprompt_jobs import Runtime
 from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._configure import find_project, load_settings
+from systemprompt_jobs.builtin import intervals
 from systemprompt_jobs.model import State
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +91,8 @@ def test_every_configuration_in_the_pages_is_accepted(page, tmp_path):
             assert [*map(str, settings.problems)] == []
             for entry in settings.entries:  # of plugins that need not be installed here
                 if "schedule" in entry.values:
-                    parse(entry.values["schedule"].value, settings.timezone)
+                    text = entry.values["schedule"].value
+                    assert intervals.parse_schedule(text) or parse(text, settings.timezone)
 
 
 def settings_of(root, text):
