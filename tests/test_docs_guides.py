@@ -145,7 +145,11 @@ def test_the_tests_that_a_guide_shows_pass(page, tmp_path):
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *tests],
         check=False,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [tmp_path, *packages]))},
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join(map(str, [tmp_path, *packages])),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the shown tests need pytest alone
+        },
         capture_output=True,
         text=True,
         timeout=120,
