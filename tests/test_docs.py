@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from functools import partial
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from systemprompt_jobs import Runtime
+from systemprompt_jobs import Runtime, job
 from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._configure import find_project, load_settings
+from systemprompt_jobs.builtin import intervals
 from systemprompt_jobs.model import State
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +92,17 @@ def test_every_configuration_in_the_pages_is_accepted(page, tmp_path):
             assert [*map(str, settings.problems)] == []
             for entry in settings.entries:  # of plugins that need not be installed here
                 if "schedule" in entry.values:
-                    parse(entry.values["schedule"].value, settings.timezone)
+                    schedule = entry.values["schedule"].value
+                    assert intervals.parse_schedule(schedule) or parse(schedule, settings.timezone)
+
+
+@pytest.mark.parametrize(
+    ("word", "argument"), [("Retries", "max_attempts"), ("timeouts", "timeout")]
+)
+def test_the_readme_denies_nothing_that_exists(word, argument):
+    not_yet = README.read_text("utf-8").partition("## Not yet")[2].partition("##")[0]
+    assert not_yet
+    assert not (word in not_yet and argument in inspect.signature(job).parameters)
 
 
 def settings_of(root, text):
@@ -136,5 +148,6 @@ def test_the_plugin_of_the_readme_runs_as_configured_and_counts_its_runs(inbox):
 def test_the_configuration_of_the_readme_wins_over_its_plugin(inbox):
     runtime, folder = inbox
     plan = runtime.find("count")
-    assert plan.schedule.describe() == "every 10 seconds, Europe/Berlin"
+    assert plan.schedule.describe() == "every 10 seconds"
+    assert runtime.lint() == []
     assert plan.parameters == {"folder": str(folder), "limit": 20}
