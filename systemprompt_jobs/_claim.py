@@ -355,6 +355,7 @@ def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[st
         "parameters": dict(plan.parameters),
         "enforce": plan.enforce,
         "overlap": plan.overlap,
+        "pool": plan.executor,
         "fingerprint": fingerprint(plan),
         "distribution": plan.extension.distribution,
         "version": plan.extension.version,

@@ -39,6 +39,7 @@ def job(
     splay: str | timedelta = "0s",
     catch_up: str = "latest",
     catchup_window: str | timedelta = "24h",
+    executor: str | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
 
@@ -59,6 +60,7 @@ def job(
     splay: str | timedelta = "0s",
     catch_up: str = "latest",
     catchup_window: str | timedelta = "24h",
+    executor: str | None = None,
 ) -> Job[P, R] | Callable[[Callable[P, R]], Job[P, R]]:
     """Declare a function as a job.
 
@@ -79,6 +81,8 @@ def job(
       job and tick, so that jobs of one schedule do not all start together.
     - `catch_up`: which ticks of a downtime still run: the `"latest"`, `"none"` or `"all"`.
     - `catchup_window`: how old they may be, a `timedelta` or text such as `"24h"`.
+    - `executor`: the pool it runs in, of `executors:`; unless given, `"asyncio"` for an
+      `async def` function and `"default"` (threads) for others.
 
     Raises TypeError for an argument of the wrong type and for methods. Wrong values (a schedule
     that does not parse, say) degrade this one job when plugins are collected.
@@ -103,6 +107,7 @@ def job(
             splay=_typed("splay", splay, (str, timedelta)),
             catch_up=_choice("catch_up", catch_up, CatchUp),
             catchup_window=_typed("catchup_window", catchup_window, (str, timedelta)),
+            executor=_typed("executor", executor, str) if executor is not None else None,
         )
 
     return declare if function is None else declare(function)

@@ -11,7 +11,7 @@ from ._store import runs as run_rows
 from .model import Report, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Mapping
 
     from ._observe import Observer
     from ._store import Store, StoreClock
@@ -23,7 +23,7 @@ _MAX_OFFSET = timedelta(seconds=1)
 
 
 class Keeper:
-    """Heartbeats, rescues and takes over pending runs, at most `room()` at once.
+    """Heartbeats, rescues and takes over pending runs, at most `room()` of each pool at once.
 
     A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
     if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
@@ -37,9 +37,9 @@ class Keeper:
         clock: StoreClock,
         lease_s: float,
         *,
-        job_ids: Collection[str],
+        pools: Mapping[str, str],
         held: Callable[[], list[tuple[int, int]]],
-        room: Callable[[], int],
+        room: Callable[[], Mapping[str, int]],
         took: Callable[[list[Run]], None],
         observer: Observer,
     ) -> None:
@@ -47,7 +47,7 @@ class Keeper:
         self._node = node
         self._clock = clock
         self._lease_s = lease_s
-        self._job_ids = job_ids
+        self._pools = pools
         self._held = held
         self._room = room
         self._took = took
@@ -66,8 +66,8 @@ class Keeper:
         """Return whether this node's lease still holds."""
         return self._clock.monotonic() < self._renewed + self._lease_s
 
-    def join(self, kind: str, workers: int, job_set: str) -> None:
-        """Register the node. `kind` is `scheduler` or `command`."""
+    def join(self, kind: str, sizes: Mapping[str, int], job_set: str) -> None:
+        """Register the node. `kind` is `scheduler` or `command`; `sizes` are those of its pools."""
         sent = self._clock.monotonic()
         with self._store.write() as connection:
             now = self._clock.read(connection)
@@ -81,7 +81,8 @@ class Keeper:
                     "kind": kind,
                     "version": self._node.version,
                     "job_set": job_set,
-                    "workers": workers,
+                    "workers": sum(sizes.values()),
+                    "pools": dict(sizes),
                     "clock_offset": self._clock.offset,
                     "started": now,
                     "heartbeat": now,
@@ -145,7 +146,7 @@ class Keeper:
             self._in_doubt = False
             self._took(claimed)
         now, room = self._clock.now(), self._room()
-        if room <= 0:
+        if not any(free > 0 for free in room.values()):
             return
         with self._store.read() as connection:
             if not run_rows.any_pending(connection, now):
@@ -155,7 +156,7 @@ class Keeper:
             now = self._clock.read(connection)
             given_up = run_rows.give_up_pending(connection, now)
             runs = run_rows.take_pending(
-                connection, self._job_ids, self._node.id, now, self.lease_until(), room
+                connection, self._pools, self._node.id, now, self.lease_until(), room
             )
         self._in_doubt = False
         for run in given_up:

@@ -54,7 +54,7 @@ class LiveNode:
         plans: Iterable[Plan],
         manager: pluggy.PluginManager,
         resources: Resources,
-        executor: Executor,
+        executors: Mapping[str, Executor],
         clock: Clock,
         lease_s: float,
     ) -> None:
@@ -62,7 +62,8 @@ class LiveNode:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
         self._resources = resources
-        self._executor = executor
+        self._executors = executors
+        self._sizes = {name: executor.size for name, executor in executors.items()}
         self._clock = clock = store.clock(clock)
         self._log = structlog.get_logger("systemprompt_jobs")
         self._changed = threading.Condition()
@@ -75,9 +76,9 @@ class LiveNode:
             self.node,
             clock,
             lease_s,
-            job_ids=self._plans,
+            pools={plan.id: plan.executor for plan in self._plans.values()},
             held=lambda: self._recorder.held(),  # noqa: PLW0108  # made below
-            room=lambda: self._recorder.room() if self._ticking else 0,
+            room=lambda: self._recorder.room() if self._ticking else {},
             took=self._took,
             observer=self._observer,
         )
@@ -85,7 +86,7 @@ class LiveNode:
             store,
             self._observer,
             clock,
-            size=executor.size,
+            sizes=self._sizes,
             lease_until=self._keeper.lease_until,
             may_start=self._keeper.may_start,
             start=self._start,
@@ -129,7 +130,7 @@ class LiveNode:
         digest = hashlib.sha256("\n".join(sorted(self._plans)).encode()).hexdigest()[:16]
         with self._store.write() as connection:
             job_rows.add_job_set(connection, digest, sorted(self._plans))
-        self._keeper.join(kind, self._executor.size, digest)
+        self._keeper.join(kind, self._sizes, digest)
         self._observer.start()
         self._record_loop.start()
         self._keep_loop.start()
@@ -192,10 +193,10 @@ class LiveNode:
             run,
             self._resources,
             self._clock.now,
-            self._recorder.began,
+            lambda: self._recorder.began(run),
             reported,
         )
-        self._executor.submit(attempt)
+        self._executors[run.pool].submit(attempt)
 
     def _ended(self, run: Run) -> None:
         if self._claimer.ended(run):
@@ -222,7 +223,8 @@ class LiveNode:
         self._settle(self._recorder.flush)
         self._keep_loop.stop()
         self._settle(self._keeper.leave)
-        self._executor.close()
+        for executor in self._executors.values():
+            executor.close()
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
         self._observer.drain(_DRAIN_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -14,7 +14,7 @@ from ._store import runs as run_rows
 from .model import Report, Run, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from ._observe import Observer
     from ._store import Store, StoreClock
@@ -36,7 +36,7 @@ _ALWAYS = datetime.min.replace(tzinfo=UTC)
 class Recorder:
     """Gates runs whose time has come, hands them to `start`, and records their reports.
 
-    `size` is how many functions the executor runs at once. `may_start` says whether this node's
+    `sizes` is how many functions each pool runs at once. `may_start` says whether this node's
     lease still holds. `ended` is told of each run that reached its end, after the commit.
     """
 
@@ -46,7 +46,7 @@ class Recorder:
         observer: Observer,
         clock: StoreClock,
         *,
-        size: int,
+        sizes: Mapping[str, int],
         lease_until: Callable[[], int],
         may_start: Callable[[], bool],
         start: Callable[[Run], None],
@@ -56,7 +56,7 @@ class Recorder:
         self._store = store
         self._observer = observer
         self._clock = clock
-        self._size = size
+        self._sizes = sizes
         self._lease_until = lease_until
         self._may_start = may_start
         self._start = start
@@ -64,11 +64,12 @@ class Recorder:
         self._wake = wake
         self._lock = threading.Lock()
         self._order = count()
-        self._waiting: list[tuple[datetime, int, Run]] = []  # a heap, by due time
+        self._waiting: dict[str, list[tuple[datetime, int, Run]]]  # a heap for each pool
+        self._waiting = {pool: [] for pool in sizes}
         self._gating: list[Run] = []
         self._started: dict[int, Run] = {}  # gated, and not yet reported
         self._reports: deque[tuple[Run, Report]] = deque()
-        self._recent: deque[float] = deque()
+        self._recent: dict[str, deque[float]] = {pool: deque() for pool in sizes}
         self._closed = False
         self._doubted: set[int] = set()  # written once, with no answer
 
@@ -85,11 +86,11 @@ class Recorder:
         self._wake()
 
     def _await(self, run: Run) -> None:
-        heapq.heappush(self._waiting, (run.due or _ALWAYS, next(self._order), run))
+        heapq.heappush(self._waiting[run.pool], (run.due or _ALWAYS, next(self._order), run))
 
-    def began(self) -> None:
+    def began(self, run: Run) -> None:
         """Note that a worker has just begun a run."""
-        self._recent.append(self._clock.monotonic())
+        self._recent[run.pool].append(self._clock.monotonic())
 
     def report(self, run: Run, report: Report) -> None:
         """Take what an attempt ended in."""
@@ -104,17 +105,22 @@ class Recorder:
             return self._held()
 
     def _held(self) -> list[tuple[int, int]]:
-        runs = [run for _, _, run in self._waiting]
+        runs = [run for waiting in self._waiting.values() for _, _, run in waiting]
         runs += [*self._gating, *self._started.values()]
         runs += [run for run, _ in self._reports]
         return [(run.id, run.fence) for run in runs]
 
-    def room(self) -> int:
-        """Return how many more runs this node can make use of: twice its free workers."""
+    def room(self) -> Mapping[str, int]:
+        """Return how many more runs each pool can make use of: twice its free workers."""
         with self._lock:
             if self._closed:
-                return 0
-            return 2 * (self._size - len(self._started)) - len(self._waiting) - len(self._gating)
+                return {}
+            started = Counter(run.pool for run in self._started.values())
+            gating = Counter(run.pool for run in self._gating)
+            return {
+                pool: 2 * (size - started[pool]) - len(self._waiting[pool]) - gating[pool]
+                for pool, size in self._sizes.items()
+            }
 
     def running(self) -> list[Run]:
         """Return the runs whose function has been started and has not reported yet."""
@@ -125,8 +131,9 @@ class Recorder:
         """Gate nothing more; return the claimed runs that were not started."""
         with self._lock:
             self._closed = True
-            unstarted = [run for _, _, run in self._waiting]
-            self._waiting.clear()
+            unstarted = [run for waiting in self._waiting.values() for _, _, run in waiting]
+            for waiting in self._waiting.values():
+                waiting.clear()
         return unstarted
 
     # --- the writer's thread ---
@@ -147,18 +154,26 @@ class Recorder:
                 self._await(run)
             self._gating.clear()
             room = self._room()
-            while room > 0 and self._waiting and self._waiting[0][0] <= now:
-                self._gating.append(heapq.heappop(self._waiting)[2])
-                room -= 1
+            for pool, free in room.items():
+                waiting = self._waiting[pool]
+                for _ in range(free):
+                    if not waiting or waiting[0][0] > now:
+                        break
+                    self._gating.append(heapq.heappop(waiting)[2])
             return reports, list(self._gating)
 
-    def _room(self) -> int:
+    def _room(self) -> Mapping[str, int]:
         if self._closed or not self._may_start():
-            return 0
+            return {}
         horizon = self._clock.monotonic() - WINDOW_S
-        while self._recent and self._recent[0] < horizon:
-            self._recent.popleft()
-        return self._size + len(self._recent) - len(self._started) - len(self._gating)
+        for recent in self._recent.values():
+            while recent and recent[0] < horizon:
+                recent.popleft()
+        started = Counter(run.pool for run in self._started.values())
+        return {
+            pool: size + len(self._recent[pool]) - started[pool]
+            for pool, size in self._sizes.items()
+        }
 
     def _write(self, reports: list[tuple[Run, Report]], ready: list[Run]) -> None:
         """Commit one group. What fails to commit stays where it is and is tried again."""
@@ -216,9 +231,12 @@ class Recorder:
 
     def _until_next(self) -> float | None:
         with self._lock:
-            if not self._waiting or self._closed:
+            first = min(
+                (waiting[0][0] for waiting in self._waiting.values() if waiting), default=None
+            )
+            if first is None or self._closed:
                 return None
-            until = (self._waiting[0][0] - self._clock.reached()).total_seconds()
+            until = (first - self._clock.reached()).total_seconds()
         # At zero there is no room: a report or a renewed lease wakes us, or this does.
         return min(until, _LONGEST_WAIT_S) if until > 0 else WINDOW_S
 

@@ -77,6 +77,15 @@ class Attempt:
         """Tell the function that it should end."""
         self.cancelled.set()
 
+    def began(self) -> None:
+        """Note that the function begins now."""
+        self._began()
+
+    def output(self, text: str) -> None:
+        """Log a line that the function wrote to its standard output or error."""
+        log = structlog.get_logger("systemprompt_jobs.job")
+        log.info(text, job=self.run.job_id, run=self.run.id, attempt=self.run.attempt)
+
     def call(self) -> Report:
         """Call the function and report what came of it. Raises nothing."""
         if self.job.is_async:

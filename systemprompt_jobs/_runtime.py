@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from ._context import Resources
     from ._node import LiveNode
     from ._store import Store
-    from .interfaces import Clock, Executor, Schedule
+    from .interfaces import Attempt, Clock, Executor, Schedule
 
-BUILT_IN = ("intervals", "threads", "logs")
+BUILT_IN = ("intervals", "threads", "coroutines", "processes", "logs")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
 _TROUBLE = (State.FAILED, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
@@ -80,12 +80,18 @@ class Runtime:
         self._clock = clock or SystemClock()
         self._manager = _new_manager(trace=trace)
         self.project = _configure.find_project(root, environ, Path.cwd())
+        self._origin: dict[str, Any] = {
+            "root": str(self.project.root),
+            "plugins": [plugin for plugin in plugins if isinstance(plugin, str)],
+            "no_plugins": [*no_plugins],
+            "environ": dict(environ),
+        }
         self.settings = _configure.load_settings(self.project, environ)
         self.collection = collect(
             self._manager,
             modules=plugins,
             files=self.settings.local_plugins,
-            blocked=no_plugins,
+            blocked=self._origin["no_plugins"],
             allowed=environ.get("SYSTEMPROMPT_PLUGINS"),
         )
         self.warnings = _configure.make_warnings(self.settings, self.collection)
@@ -235,19 +241,34 @@ class Runtime:
 
         if self._live is not None:
             raise UsageError("this runtime is running already")
-        plans = self.plans
+        executors = self._new_executors()
         self._store.prepare()
-        self._resources = self._new_resources()
         self._live = LiveNode(
             self._store,
-            plans,
+            self.plans,
             self._manager,
-            self._resources,
-            self._new_executor(),
+            self._running_resources(),
+            executors,
             self._clock,
             self.settings.lease.total_seconds(),
         )
         return self._live
+
+    def attempt(self, run: Run) -> Attempt:
+        """Return an attempt to call a run's function here, which records nothing.
+
+        For executors whose functions run in other processes: such a process makes a runtime of
+        its own. Raises UnknownJobError, and UsageError for a job that is degraded here.
+        """
+        from ._run import Attempt
+
+        plan = self._runnable(run.job_id)
+        return Attempt(plan, run, self._running_resources(), self._clock.now)
+
+    def _running_resources(self) -> Resources:
+        if self._resources is None:
+            self._resources = self._new_resources()
+        return self._resources
 
     def _new_resources(self) -> Resources:
         from ._context import Resources
@@ -268,13 +289,11 @@ class Runtime:
                 log.exception("services_failed", plugin=name, reason=text_of(error))
         return Resources(self.settings.databases, registry)
 
-    def _new_executor(self) -> Executor:
-        executor: Executor | None = self._manager.hook.make_executor(
-            kind="threads", settings={"size": self.settings.workers}
-        )
-        if executor is None:
-            raise UsageError("no plugin provides the executor 'threads'")
-        return executor
+    def _new_executors(self) -> Mapping[str, Executor]:
+        """Return an executor for each pool that some job uses, by its name."""
+        from ._pools import make_executors
+
+        return make_executors(self._manager, self.settings, self.plans, self._origin)
 
     @property
     def _store(self) -> Store:

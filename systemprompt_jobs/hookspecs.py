@@ -105,19 +105,24 @@ def parse_schedule(text: str, timezone: str) -> Schedule | None:
 
 
 @hookspec(firstresult=True)
-def make_executor(kind: str, settings: Mapping[str, Any]) -> Executor | None:
-    """Make the executor that runs functions.
+def make_executor(
+    kind: str, settings: Mapping[str, Any], origin: Mapping[str, Any]
+) -> Executor | None:
+    """Make the executor that runs the functions of one pool.
 
-    Called once per executor when a runtime starts to run jobs, on the calling thread. Return an
-    `Executor`, or None to leave `kind` to other plugins; the first result wins. `settings`
-    holds at least `size`. An exception stops the start.
+    Called when a runtime starts to run jobs, on the calling thread, once for each pool of
+    `scheduler.executors` that some job uses. Return an `Executor`, or None to leave `kind` to
+    other plugins; the first result wins. `settings` are the pool's other keys, such as `size`.
+    `origin` are the plain values with which another process makes the same runtime:
+    `Runtime(**origin)`. A ValueError or TypeError is reported as a mistake in the configuration
+    of the pool; any exception stops the start.
 
     Example::
 
         @hookimpl
         def make_executor(kind, settings):
-            if kind == "threads":
-                return Threads(settings["size"])
+            if kind == "greenlets":
+                return Greenlets(**settings)
     """
 
 

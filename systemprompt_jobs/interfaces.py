@@ -70,6 +70,12 @@ class Attempt(Protocol):
     def interrupt(self) -> None:
         """Tell the function that it should end: from now on its context says `cancelled`."""
 
+    def began(self) -> None:
+        """Note that the function begins now. `call` and `call_async` do so themselves."""
+
+    def output(self, text: str) -> None:
+        """Take a line that the function wrote where its executor caught it. Any thread may call."""
+
     def ended(self, report: Report) -> None:
         """Hand in what the attempt ended in, once. Any thread may call."""
 
@@ -80,11 +86,13 @@ class Capabilities:
 
     `kills`: an interrupted attempt has really ended when it is reported. `remote`: functions run
     under other nodes' leases. `asynchronous`: it runs `async def` functions in one event loop.
+    `by_name`: functions run in other processes, which find them through their plugin's name.
     """
 
     kills: bool = False
     remote: bool = False
     asynchronous: bool = False
+    by_name: bool = False
 
 
 class Executor(Protocol):

@@ -83,6 +83,7 @@ class Job(Generic[P, R_co]):
     splay: str | timedelta = "0s"
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: str | timedelta = "24h"
+    executor: str | None = None
 
     def __post_init__(self) -> None:
         # What functools.update_wrapper does, past the frozen __setattr__.
@@ -222,6 +223,7 @@ class Plan:
     `problem` is set on a job that is degraded: it is listed, and never run.
     `schedule` is None for a job that runs by hand or at start-up only.
     `parameters` are merged and checked, as plain values (not yet converted).
+    `executor` names the pool that its function runs in.
     """
 
     id: str
@@ -239,6 +241,7 @@ class Plan:
     listed: bool = False
     catch_up: CatchUp = CatchUp.LATEST
     catchup_window: timedelta = timedelta(hours=24)
+    executor: str = "default"
     sources: Mapping[str, tuple[Source, ...]] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
 
@@ -261,7 +264,8 @@ class Run:
     Instants are aware UTC. `tick` is None for start-up and manual runs; `due` is when the run may
     start, which for a tick is the tick plus its splay. A `missed` row, and a
     `skipped` one that was never claimed, covers `count` ticks from `tick` to `last_tick`.
-    `attempt` counts from 1 once the function was started. `fence` grows with each claim.
+    `attempt` counts from 1 once the function was started. `fence` grows with each claim. `pool` is where
+    the claiming node runs it.
     """
 
     id: int
@@ -288,6 +292,7 @@ class Run:
     processed: int | None = None
     failed: int | None = None
     error: str = ""
+    pool: str = ""
 
     @property
     def extension(self) -> str:

@@ -38,13 +38,13 @@ class Node:
             self.node,
             clock,
             LEASE_S,
-            job_ids={"ext:cleanup"},
+            pools={"ext:cleanup": "default"},
             held=lambda: self.held,
-            room=lambda: self.room,
+            room=lambda: {"default": self.room},
             took=self.taken.extend,
             observer=self.calls,
         )
-        self.keeper.join("scheduler", 10, "set")
+        self.keeper.join("scheduler", {"default": 10}, "set")
 
     def hold(self, trigger=Trigger.SCHEDULE, *, running=False, name="cleanup"):
         """Insert a run that this node has claimed, and start it if asked."""

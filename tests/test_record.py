@@ -35,7 +35,7 @@ class Rig:
             store,
             self.calls,
             self.clock,
-            size=size,
+            sizes={"default": size},
             lease_until=lambda: 0,
             may_start=lambda: self.lease_holds,
             start=self.started.append,

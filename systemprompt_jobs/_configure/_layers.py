@@ -24,6 +24,7 @@ DEFAULTS = MappingProxyType(
         "databases": {},
         "local_plugins": [],
         "workers": 10,
+        "executors": {},
         "shutdown_grace": "30s",
         "lease": "30s",
         "unknown_jobs": "error",
@@ -42,6 +43,7 @@ _PLAIN_VALUES = (
     "splay",
     "catch_up",
     "catchup_window",
+    "executor",
 )
 
 

@@ -108,6 +108,7 @@ class _Draft:
             listed=bool(self._entries),
             catch_up=CatchUp(self._last("catch_up")),
             catchup_window=window,
+            executor=self._executor(),
             sources=MappingProxyType(self._sources),
             problem=degraded or next(iter(own), None),
         )
@@ -124,6 +125,11 @@ class _Draft:
         yield "splay", (self._declare(job.splay),)
         yield "catch_up", (self._declare(str(job.catch_up)),)
         yield "catchup_window", (self._declare(job.catchup_window),)
+        pool = "asyncio" if job.is_async else "default"
+        yield (
+            "executor",
+            (self._declare(job.executor) if job.executor else Source(pool, "default"),),
+        )
         for name, value in job.parameters.items():
             yield f"{_PARAMETER}{name}", (self._declare(value),)
 
@@ -188,6 +194,23 @@ class _Draft:
         if window < _SHORTEST_WINDOW:
             self._flaw("catchup_window", ValueError("must be at least 1s"))
         return min(max(window, _SHORTEST_WINDOW), _LONGEST_WINDOW)
+
+    def _executor(self) -> str:
+        """Return the pool; one of kind `asyncio` takes `async def` functions only."""
+        source, pools = self._sources["executor"][-1], self._settings.executors
+        name: str = source.value
+        if name not in pools:
+            hint = _parameters.near(name, pools) or f"there is {', '.join(sorted(pools))}"
+            reason = (
+                f"no pool {_parameters.shown(name)} is defined under scheduler.executors: {hint}"
+            )
+            self._blame(source, "executor", ValueError(reason))
+        elif pools[name].get("kind") == "asyncio" and not self._job.is_async:
+            reason = (
+                f"the pool {name!r} is of kind asyncio, and {self.id} is no `async def` function"
+            )
+            self._blame(source, "executor", ValueError(reason))
+        return name
 
     def _schedule(self, zone: str) -> Schedule | None:
         """Read every file's schedule, so that a wrong one is found even below a right one."""

@@ -70,6 +70,20 @@ Flag = Annotated[bool, PlainValidator(_flag)]
 Name = Annotated[StrictStr, Field(min_length=1)]
 Zone = Annotated[StrictStr, AfterValidator(check_zone)]
 Duration = Annotated[timedelta, PlainValidator(_durations.parse)]
+Size = Annotated[int, BeforeValidator(_no_flag), Field(ge=1, le=1000)]
+
+
+class Pool(BaseModel):
+    """One of `scheduler.executors`; what else it says is for the plugin that makes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Name | None = None
+    size: Size | None = None
+
+
+def _as_given(pool: Pool) -> dict[str, Any]:
+    return pool.model_dump(exclude_unset=True)
 
 
 class Scheduler(BaseModel):
@@ -82,7 +96,8 @@ class Scheduler(BaseModel):
     database: Annotated[StrictStr, AfterValidator(check_own_url)] | None = None
     databases: dict[str, Annotated[StrictStr, AfterValidator(check_url)]] | None = None
     local_plugins: list[Any] | None = None  # each is checked with its file
-    workers: Annotated[int, BeforeValidator(_no_flag), Field(ge=1, le=1000)] | None = None
+    workers: Size | None = None
+    executors: dict[str, Annotated[Pool, AfterValidator(_as_given)]] | None = None
     shutdown_grace: Duration | None = None
     lease: Annotated[Duration, AfterValidator(_lease)] | None = None
     unknown_jobs: Literal["error", "warn"] | None = None
@@ -108,6 +123,7 @@ class JobEntry(BaseModel):
     splay: Duration | None = None
     catch_up: Literal["latest", "none", "all"] | None = None
     catchup_window: Annotated[Duration, AfterValidator(_lease)] | None = None
+    executor: Name | None = None
 
 
 def check(

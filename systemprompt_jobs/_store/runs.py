@@ -5,6 +5,7 @@ Every change of a held run names its fence, so that whoever holds an old one cha
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +47,7 @@ _RUN_COLUMNS = (
     run.c.processed,
     run.c.failed,
     run.c.error,
+    run.c.pool,
 )
 
 
@@ -321,32 +323,41 @@ def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime)
 
 def take_pending(
     connection: Connection,
-    job_ids: Iterable[str],
+    pools: Mapping[str, str],
     node_id: str,
     now: datetime,
     lease_until: int,
-    limit: int,
+    room: Mapping[str, int],
 ) -> list[Run]:
-    """Claim pending runs of these jobs, oldest first, at most `limit`.
+    """Claim pending runs, oldest first, at most `room` for each pool.
+
+    `pools` names the pool of each job that this node runs.
 
     Uses the partial index `jobs_run_pending`, which holds pending runs only.
     """
-    known = set(job_ids)
+    left = Counter(room)
+    taken = []
     rows = connection.execute(
         select(*_RUN_COLUMNS)
         .where(run.c.state == State.PENDING, run.c.available_at <= now, ~_outdated(now))
         .order_by(run.c.available_at, run.c.id)
         .with_for_update(skip_locked=True)
     )
-    taken = [to_run(row) for row in rows if row.job_id in known][:limit]
+    for row in rows:
+        pool = pools.get(row.job_id, "")
+        if left[pool] > 0:
+            left[pool] -= 1
+            taken.append(replace(to_run(row), state=State.CLAIMED, node=node_id, pool=pool))
     if taken:
         connection.execute(
             update(run)
             .where(run.c.id == bindparam("key"))
-            .values(state=State.CLAIMED, node=node_id, lease_until=lease_until),
-            [{"key": r.id} for r in taken],
+            .values(
+                state=State.CLAIMED, node=node_id, lease_until=lease_until, pool=bindparam("to")
+            ),
+            [{"key": r.id, "to": r.pool} for r in taken],
         )
-    return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
+    return taken
 
 
 def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int, int, int]]:

@@ -122,8 +122,8 @@ class Hands:
         self.clock = clock
         self.work = []
 
-    def submit(self, work):
-        self.work.append((self.clock.now(), work))
+    def submit(self, attempt):
+        self.work.append((self.clock.now(), attempt))
 
     def close(self): ...
 
@@ -195,7 +195,7 @@ class World(RuleBasedStateMachine):
             [self._plan(id_, cron) for id_, cron in JOBS.items()],
             None,
             Resources({}, svcs.Registry()),
-            Hands(self.clock),
+            {"default": Hands(self.clock)},
             self.clock,
             LEASE_S,
         )
@@ -220,7 +220,7 @@ class World(RuleBasedStateMachine):
     def work(self, pick, dies):
         """Let a worker run a function; it may be the last thing that its process does."""
         number = self._picked(pick)
-        if self.nodes[number]._executor.work:
+        if self._work_of(number):
             self.dies = dies
             self._work(number)
             self.dies = False
@@ -267,8 +267,11 @@ class World(RuleBasedStateMachine):
             self._do(number, lambda: getattr(node, stage).step(), fault)
 
     def _work(self, number):
-        self.gated, work = self.nodes[number]._executor.work.pop(0)
-        work()
+        self.gated, attempt = self._work_of(number).pop(0)
+        attempt.ended(attempt.call())
+
+    def _work_of(self, number):
+        return self.nodes[number]._executors["default"].work
 
     def _plan(self, id_, cron):
         name = id_.partition(":")[2]
@@ -367,7 +370,7 @@ class World(RuleBasedStateMachine):
             self.clock.advance(0.25)
             for stage in ("_claimer", "_keeper", "_recorder", "_recorder"):
                 self._step(last, stage)
-            while self.nodes[last]._executor.work:
+            while self._work_of(last):
                 self._work(last)
             self._step(last, "_recorder")
         since = due if self.since is None else self.since
