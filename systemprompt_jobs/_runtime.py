@@ -29,13 +29,14 @@ from .model import (
     NodeOverview,
     Plan,
     Problem,
+    Report,
     Run,
     SchedulerOverview,
     State,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from ._context import Resources
@@ -254,16 +255,17 @@ class Runtime:
         )
         return self._live
 
-    def attempt(self, run: Run) -> Attempt:
+    def attempt(self, run: Run, ended: Callable[[Report], None] = lambda _: None) -> Attempt:
         """Return an attempt to call a run's function here, which records nothing.
 
         For executors whose functions run in other processes: such a process makes a runtime of
-        its own. Raises UnknownJobError, and UsageError for a job that is degraded here.
+        its own. `ended` is for whoever executes it to hand in the report. Raises
+        UnknownJobError, and UsageError for a job that is degraded here.
         """
         from ._run import Attempt
 
         plan = self._runnable(run.job_id)
-        return Attempt(plan, run, self._running_resources(), self._clock.now)
+        return Attempt(plan, run, self._running_resources(), self._clock.now, ended=ended)
 
     def _running_resources(self) -> Resources:
         if self._resources is None:

@@ -245,7 +245,7 @@ def test_a_fast_pool_is_given_as_many_more_as_it_started_lately(store):
     rig = Rig(store, *[make_plan(f"job{n}") for n in range(50)], size=10)
     rig.tick()
     for _ in range(10):
-        rig.recorder.began()
+        rig.recorder.began(rig.started[0])
     rig.recorder.step()
     assert len(rig.started) == 20
     rig.clock.advance(2 * WINDOW_S)
@@ -301,14 +301,14 @@ def test_observers_see_the_run_as_it_stands_after_the_commit(store):
 
 def test_there_is_room_for_twice_the_free_workers_and_for_none_after_the_close(store):
     rig = Rig(store, *[make_plan(f"job{n}") for n in range(4)], size=10)
-    assert rig.recorder.room() == 20
+    assert rig.recorder.room() == {"default": 20}
     rig.tick(0.9)
-    assert rig.recorder.room() == 16  # four wait for their time
+    assert rig.recorder.room() == {"default": 16}  # four wait for their time
     rig.clock.advance(0.1)
     rig.recorder.step()
-    assert rig.recorder.room() == 12  # four run
+    assert rig.recorder.room() == {"default": 12}  # four run
     rig.recorder.close()
-    assert rig.recorder.room() == 0
+    assert rig.recorder.room() == {}
 
 
 def test_after_close_nothing_is_gated_and_the_unstarted_come_back(store):
@@ -374,8 +374,9 @@ def test_a_splayed_run_starts_when_it_is_due_and_keeps_that_time_when_given_back
     (run,) = rig.recorder.close()
     with store.write() as connection:
         run_rows.give_back(connection, [(run.id, run.fence)], rig.clock.now())
-        assert run_rows.take_pending(connection, [run.job_id], "n", rig.clock.now(), 0, 9) == []
-        (again,) = run_rows.take_pending(connection, [run.job_id], "n", run.due, 0, 9)
+        pools, room = {run.job_id: "default"}, {"default": 9}
+        assert run_rows.take_pending(connection, pools, "n", rig.clock.now(), 0, room) == []
+        (again,) = run_rows.take_pending(connection, pools, "n", run.due, 0, room)
     assert again.due == run.due > run.tick
 
 

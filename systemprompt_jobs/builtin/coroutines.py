@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,8 @@ class Coroutines:
                 self._closed = asyncio.Event()
                 self._thread.start()
                 threading.Thread(target=self._watch, name="jobs-stalls", daemon=True).start()
-        self._loop.call_soon_threadsafe(action, *arguments)
+        with suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(action, *arguments)
 
     # --- the loop's thread ---
 

@@ -34,6 +34,7 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
         "splay": (Source("0s", "job", by_job),),
         "catch_up": (Source("latest", "job", by_job),),
         "catchup_window": (Source("24h", "job", by_job),),
+        "executor": (Source("default", "default"),),
         "parameters.limit": (Source(5, "job", by_job),),
     }
 
