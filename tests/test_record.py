@@ -24,7 +24,7 @@ from tests.support import START, Calls, ManualClock, answer_lost, make_plan, rep
 class Rig:
     """A claimer and a recorder without threads; `started` holds what the pool was given."""
 
-    def __init__(self, store, *plans, size=10):
+    def __init__(self, store, *plans, size=10, sizes=None):
         self.store = store
         self.clock = ManualClock()
         self.calls = Calls()
@@ -35,7 +35,7 @@ class Rig:
             store,
             self.calls,
             self.clock,
-            sizes={"default": size},
+            sizes=sizes or {"default": size},
             lease_until=lambda: 0,
             may_start=lambda: self.lease_holds,
             start=self.started.append,
@@ -472,3 +472,43 @@ def test_a_run_that_is_offered_twice_starts_once(store):
     rig.recorder.offer(runs)
     rig.recorder.step()
     assert [run.id for run in rig.started] == [1]
+
+
+# --- several pools ---
+
+
+def test_each_pool_is_gated_for_its_own_workers(store):
+    plans = [make_plan(f"slow{n}", executor="reports") for n in range(5)]
+    plans += [make_plan(f"quick{n}") for n in range(5)]
+    rig = Rig(store, *plans, sizes={"default": 4, "reports": 2})
+    rig.tick()
+    assert sorted(run.pool for run in rig.started) == ["default"] * 4 + ["reports"] * 2
+    rig.finish(*[run for run in rig.started if run.pool == "default"])
+    assert sorted(run.pool for run in rig.started) == ["default"] * 5 + ["reports"] * 2
+    assert rig.recorder.room() == {"default": 6, "reports": -3}
+
+
+def test_a_fast_pool_gives_no_window_to_a_slow_one(store):
+    plans = [make_plan(f"job{n}", executor="reports" if n % 2 else "default") for n in range(20)]
+    rig = Rig(store, *plans, sizes={"default": 2, "reports": 2})
+    rig.tick()
+    rig.recorder.began(next(run for run in rig.started if run.pool == "default"))
+    rig.recorder.step()
+    assert sorted(run.pool for run in rig.started) == ["default"] * 3 + ["reports"] * 2
+
+
+def test_a_node_takes_pending_runs_only_of_pools_that_have_room(store):
+    plans = [make_plan("slow", executor="reports"), make_plan("quick")]
+    rig = Rig(store, *plans, sizes={"default": 2, "reports": 2})
+    rig.clock.advance(1)
+    rig.claimer.step()
+    runs = rig.recorder.close()
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence) for run in runs], rig.clock.now())
+        pools = {"ext:slow": "elsewhere", "ext:quick": "default"}
+        take = (connection, pools, "n", rig.clock.now(), 0)
+        (quick,) = run_rows.take_pending(*take, {"default": 5, "elsewhere": 0})
+        (slow,) = run_rows.take_pending(*take, {"default": 5, "elsewhere": 1})
+        stored = run_rows.lock(connection, [slow.id])[slow.id]
+    assert (quick.job_id, quick.pool) == ("ext:quick", "default")
+    assert (slow.job_id, slow.pool, stored.pool) == ("ext:slow", "elsewhere", "elsewhere")

@@ -91,6 +91,7 @@ class _Draft:
         parameters = self._parameters(needed=enabled and (schedule is not None or starts_up))
         splay = self._duration("splay")
         window = self._catchup_window()
+        executor = self._executor()
         own = [Problem(self.id, flaw, self._job.place) for flaw in self.flaws]
         return Plan(
             id=self.id,
@@ -108,7 +109,7 @@ class _Draft:
             listed=bool(self._entries),
             catch_up=CatchUp(self._last("catch_up")),
             catchup_window=window,
-            executor=self._executor(),
+            executor=executor,
             sources=MappingProxyType(self._sources),
             problem=degraded or next(iter(own), None),
         )
@@ -200,6 +201,8 @@ class _Draft:
         source, pools = self._sources["executor"][-1], self._settings.executors
         name: str = source.value
         if name not in pools:
+            if any(p.culprit.startswith("scheduler.executors") for p in self._settings.problems):
+                return name  # it may be one of those that are wrong
             hint = _parameters.near(name, pools) or f"there is {', '.join(sorted(pools))}"
             reason = (
                 f"no pool {_parameters.shown(name)} is defined under scheduler.executors: {hint}"
