@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import itertools
 import logging
 import multiprocessing
 import os
@@ -68,7 +68,7 @@ def multiprocesses():
 @job
 def holds_the_lock_for_ever(*, folder: Path):
     (folder / f"{os.getpid()}.locked").touch()
-    ctypes.PyDLL(None).sleep(1_000_000)  # unlike CDLL, it keeps the interpreter's lock
+    any(itertools.repeat(False))  # an endless loop in C
 
 
 @job
@@ -84,10 +84,10 @@ def starts_a_program(*, folder: Path):
 def talks(ctx):
     print("printed")
     sys.stderr.write("to standard error\n")
-    os.write(1, b"\xff\xfe not text, \x1b[31m")
-    os.write(1, b"no end of line")
+    os.write(1, b"\xff\xfe not text, \x1b[31m\n")
     ctx.log.info("said", n=1)
     logging.getLogger("lib").warning("warned")
+    os.write(1, b"no end of line")
     return "done"
 
 

@@ -175,8 +175,10 @@ def test_what_it_writes_is_logged_line_by_line_with_its_run(bench):
     assert [entry["event"] for entry in entries] == [
         "printed",
         "to standard error",
-        "\ufffd\ufffd not text, \x1b[31mno end of linesaid n=1",
+        "\ufffd\ufffd not text, \x1b[31m",
+        "said n=1",
         "lib: warned",
+        "no end of line",
     ]
     assert {(entry["job"], entry["run"], entry["attempt"]) for entry in entries} == {
         ("poison:talks", 1, 1)

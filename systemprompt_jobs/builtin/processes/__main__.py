@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 
+_RUN = {"job", "run", "attempt", "node"}
+
 
 class _Worker:
     """One run after the other, on the main thread: signals of a job find it there."""
@@ -123,16 +125,18 @@ def _configure_logging() -> None:
     structlog.configure(
         processors=[
             structlog.processors.format_exc_info,
-            _without_run,
-            structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False),
+            _line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 
 
-def _without_run(_logger: Any, _method: str, event: Any) -> Any:
-    return {key: value for key, value in event.items() if key not in {"job", "run", "attempt"}}
+def _line(_logger: Any, _method: str, event: Any) -> str:
+    """Return the event without the run, which the scheduler adds."""
+    said, exception = str(event.pop("event", "")), event.pop("exception", None)
+    own = [f"{key}={value!r}" for key, value in event.items() if key not in _RUN]
+    return " ".join([said, *own]) + (f"\n{exception}" if exception else "")
 
 
 def main(descriptor: int, parent: int) -> None:

@@ -84,7 +84,7 @@ class Worker:
                 if not data:
                     return self._obituary(attempt, started)
                 answer += data
-        self._read_output(attempt.output, _LAST_OUTPUT)
+        self._read_last_output(attempt.output)
         report: Report = value_of(answer)
         return report
 
@@ -131,6 +131,12 @@ class Worker:
             for text in lines:
                 output(text[:_LONGEST_LINE].decode(errors="replace"))
 
+    def _read_last_output(self, output: Callable[[str], None]) -> None:
+        self._read_output(output, _LAST_OUTPUT)
+        if self._rest:  # a line without an end
+            output(self._rest[:_LONGEST_LINE].decode(errors="replace"))
+            self._rest = b""
+
     def _obituary(self, attempt: Attempt, started: datetime) -> Report:
         self._bury(attempt.output)
         end = _end(self._process.returncode)
@@ -152,7 +158,7 @@ class Worker:
         with self._lock:
             if self._killer is not None:
                 self._killer.cancel()
-        self._read_output(output, _LAST_OUTPUT)
+        self._read_last_output(output)
         self._selector.close()
         self._channel.close()
         self._process.stdout.close()  # type: ignore[union-attr]  # it is a pipe
