@@ -35,9 +35,8 @@ class Settings:
     `database` and `databases` are SQLAlchemy URLs whose relative SQLite paths are resolved
     against `root`; `local_plugins` are existing, trustworthy files or package folders.
     `executors` maps a pool's name to its kind and settings, `extensions` an extension's name to
-    its own section. `sources` maps each setting, and
-    each `databases.<name>`, `executors.<name>` and `extensions.<name>`, to its layers, lowest first, as they were
-    written (passwords masked). `problems` is all that is wrong so far, in file order: the values
+    its own section. `sources` maps each setting, and each `databases.<name>`, `executors.<name>`
+    and `extensions.<name>`, to its layers, lowest first, as they were written (passwords masked). `problems` is all that is wrong so far, in file order: the values
     it concerns are left at the layer below.
     """
 
