@@ -32,31 +32,16 @@ class Middleware:
     def around(self, attempt: Attempt, stack: ExitStack) -> None:
         """Enter what plugins return for this attempt, the first one called outermost."""
         for plugin, caller in self._callers:
-            with _Blaming(plugin, "raised"):
+            try:
                 returned = caller(attempt=attempt)
+            except BaseException as error:  # sys.exit() too
+                raise _refusal(plugin, f"raised {text_of(error)}") from error
             for manager in returned:
                 stack.enter_context(_Guarded(plugin, manager))
 
 
-class _Blaming:
-    """Turns an error of its block into one that names the plugin."""
-
-    def __init__(self, plugin: str, what: str) -> None:
-        self._plugin, self._what = plugin, what
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:  # sys.exit() too
-            raise PluginError(
-                f"the plugin {self._plugin!r} did not let the attempt begin: "
-                f"its {_HOOK}() {self._what} {text_of(error)}"
-            ) from error
+def _refusal(plugin: str, what: str) -> PluginError:
+    return PluginError(f"the plugin {plugin!r} did not let the attempt begin: its {_HOOK}() {what}")
 
 
 class _Guarded(AbstractContextManager[None]):
@@ -67,12 +52,13 @@ class _Guarded(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         if not isinstance(self._manager, AbstractContextManager):
-            raise PluginError(
-                f"the plugin {self._plugin!r} did not let the attempt begin: its {_HOOK}() "
-                f"returned {self._manager!r}: return a context manager or None"
-            )
-        with _Blaming(self._plugin, "returned what on entering raised"):
+            what = f"returned {self._manager!r}: return a context manager or None"
+            raise _refusal(self._plugin, what)
+        try:
             self._manager.__enter__()
+        except BaseException as error:
+            what = f"returned what raised on entering: {text_of(error)}"
+            raise _refusal(self._plugin, what) from error
 
     def __exit__(
         self,

@@ -9,14 +9,19 @@ from ._said import Said
 from ._store import said as said_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ._observe import Observer
     from ._store import Store, StoreClock
-    from .model import Report, Run
+    from ._store.said import Words
+    from .model import Progress, Report, Run
 
 EVERY_S = 0.9
 """So that what is said can be seen within a second, the commit included."""
+
+
+_Key = tuple[int, int]
+"""Run and fence."""
 
 
 class Scribe:
@@ -29,8 +34,10 @@ class Scribe:
         self._observer = observer
         self._clock = clock
         self._wake = wake
-        self._attempts: dict[tuple[int, int], tuple[Run, Said]] = {}
+        self._attempts: dict[_Key, tuple[Run, Said]] = {}
         self._resting = True
+        self._progress: dict[_Key, tuple[Run, Progress]] = {}  # not committed yet, as is
+        self._words: dict[_Key, tuple[Run, Words]] = {}
 
     def listen(self, run: Run) -> Said:
         """Return what collects what an attempt that begins says. Any thread may call."""
@@ -51,15 +58,27 @@ class Scribe:
         if not self._attempts:
             self._resting = True
             return None if not self._attempts else 0.0  # one may have come in between
-        now = self._clock.now()
-        attempts = [*self._attempts.values()]
-        progress = [(run, p) for run, said in attempts if (p := said.new_progress(now))]
-        words = [(run, w) for run, said in attempts if (w := said.new_words())]
-        if progress or words:
+        self._gather()
+        if self._progress or self._words:
             with self._store.write() as connection:
-                running = said_rows.write(connection, progress, words)
-            for run, latest in progress:
-                if (run.id, run.fence) in running:
-                    run_now = replace(run, progress=latest)
-                    self._observer.put("run_progressed", run=run_now, progress=latest)
+                running = said_rows.write(
+                    connection, [*self._progress.values()], [*self._words.values()]
+                )
+            self._observe([told for key, told in self._progress.items() if key in running])
+            self._progress.clear()
+            self._words.clear()
         return EVERY_S
+
+    def _gather(self) -> None:
+        """Lay what is new over what a failed commit left."""
+        now = self._clock.now()
+        for key, (run, said) in [*self._attempts.items()]:
+            if progress := said.new_progress(now):
+                self._progress[key] = run, progress
+            if words := said.new_words():
+                self._words[key] = run, words
+
+    def _observe(self, told: Iterable[tuple[Run, Progress]]) -> None:
+        for run, progress in told:
+            run_now = replace(run, progress=progress)
+            self._observer.put("run_progressed", run=run_now, progress=progress)
