@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import pty
 import re
 import signal
+import subprocess
 
 import pytest
+
+from tests.cli.conftest import COMMAND
 
 JOBS = """
 import logging, os
@@ -132,6 +138,24 @@ def test_a_terminal_has_a_bar_below_what_is_logged(terminal, project, gate):
     assert "\x1b[?25h" in text  # the cursor is back
     assert "a\\x1b[2Jb" in text
     assert "\x1b[2J" not in text
+
+
+def test_with_a_bar_on_the_terminal_json_still_goes_to_standard_output(project, gate):
+    master, slave = pty.openpty()
+    command = [*COMMAND, "--root", project, "infra", "jobs", "run", "talk", "--json"]
+    command += ["-p", f"gate={gate}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=slave, stderr=slave) as process:
+        os.close(slave)
+        seen = b""
+        while b"1/4" not in seen:
+            seen += os.read(master, 65536)
+        gate.write_text("")
+        with contextlib.suppress(OSError):  # the other side is closed
+            while os.read(master, 65536):
+                pass
+        out = process.stdout.read()
+    os.close(master)
+    assert json.loads(out)["runs"][0]["state"] == "succeeded"
 
 
 def test_ctrl_c_takes_the_bar_away(terminal, project, gate):

@@ -13,10 +13,7 @@ from ._session import Session
 
 COMMANDS = {
     "check": ("_check", "Say everything that is wrong with plugins and configuration."),
-    "doctor": (
-        "_doctor",
-        "Look at the database, the clock, schedulers, services: say what is wrong.",
-    ),
+    "doctor": ("_doctor", "Say whether all that a scheduler needs is there and well."),
     "history": ("_history", "Show the newest runs, newest first."),
     "init": ("_init", "Make a project in DIR that works at once."),
     "list": ("_list", "Show every job: its schedule, its next tick, how it went last."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,16 @@ class RunCommandBars:
         self._tasks: dict[int, TaskID] = {}
         self._next_line: dict[int, float] = {}
         self._closed = False
+        self._lock = threading.Lock()
 
     @hookimpl
     def run_progressed(self, run: Run, progress: Progress) -> None:
         """Show it."""
-        if self._closed:
-            return
+        with self._lock:
+            if not self._closed:
+                self._show(run, progress)
+
+    def _show(self, run: Run, progress: Progress) -> None:
         if self._bars is not None or sys.stderr.isatty():
             self._draw(run, progress)
         elif time.monotonic() >= self._next_line.get(run.id, 0.0):
@@ -42,14 +47,16 @@ class RunCommandBars:
     @hookimpl
     def run_finished(self, run: Run) -> None:
         """Show it no longer."""
-        if run.id in self._tasks:
-            self._bars.remove_task(self._tasks.pop(run.id))
+        with self._lock:
+            if run.id in self._tasks:
+                self._bars.remove_task(self._tasks.pop(run.id))
 
     def close(self) -> None:
         """Give the terminal back."""
-        self._closed = True
-        if self._bars is not None:
-            self._bars.stop()
+        with self._lock:
+            self._closed = True
+            if self._bars is not None:
+                self._bars.stop()
 
     def _draw(self, run: Run, progress: Progress) -> None:
         if self._bars is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @as_json
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Look at the database, the clock, schedulers, services: say what is wrong.
+    """Say whether all that a scheduler needs is there and well.
 
     Each finding comes with its remedy. Exit code 1: something is wrong.
     """

@@ -6,7 +6,7 @@ import getpass
 import signal
 import socket
 import sys
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -125,16 +125,14 @@ def waiting(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # What jobs print must not come between the lines of JSON.
-        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with redirect_stdout(sys.stderr) if as_json else nullcontext(), closing(bars):
             yield
     except KeyboardInterrupt:
         next_leaves_at_once()
-        bars.close()
         complain("interrupted: the jobs are cut off")
         runtime.stop(grace=timedelta(0))
         ctx.exit(INTERRUPTED)
     finally:
-        bars.close()
         signal.signal(signal.SIGTERM, before)
 
 
