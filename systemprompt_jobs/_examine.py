@@ -1,4 +1,4 @@
-"""What `doctor` looks at: one small function for each finding, none of which raises."""
+"""What `doctor` looks at: one small function for each kind of finding."""
 
 from __future__ import annotations
 
