@@ -68,6 +68,10 @@ bench-schedules: $(INSTALLED_DEV) ## time the next tick against other cron libra
 bench-store: $(INSTALLED_DEV) ## time recorded runs on SQLite and PostgreSQL
 	$(BIN)/python -m tests.bench.bench_store
 
+.PHONY: bench-attempts
+bench-attempts: $(INSTALLED_DEV) ## time what surrounds a function: context, middleware, progress, logs
+	$(BIN)/python -m tests.bench.bench_attempts
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf $(VENV) $(DEMO) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ from . import errors, hookspecs, interfaces, model
 from ._declare import JobExtension, JobResult, job
 from ._version import __version__
 from .hookspecs import hookimpl
-from .model import Job, Report, Run
+from .model import Job, Progress, Report, Run
 
 if TYPE_CHECKING:
     from ._calendar import cron, every
@@ -28,6 +28,7 @@ __all__ = [
     "JobContext",
     "JobExtension",
     "JobResult",
+    "Progress",
     "Report",
     "Run",
     "Runtime",

@@ -15,7 +15,10 @@ import structlog
 from ._claim import Claimer, manual_key, run_values
 from ._keep import Keeper
 from ._loop import Loop
+from ._middleware import Middleware
 from ._observe import Observer
+from ._output import LogTap
+from ._progress import Scribe
 from ._record import Recorder, cancelled
 from ._run import Attempt
 from ._store import jobs as job_rows
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     import pluggy
 
     from ._context import Resources
+    from ._hand_over import Wanted
     from ._store import Store
     from .interfaces import Clock, Executor, Schedule
     from .model import Plan, Problem, Report
@@ -82,6 +86,13 @@ class LiveNode:
             took=self._took,
             observer=self._observer,
         )
+        self._middleware = Middleware(manager)
+        self._scribe = Scribe(
+            store,
+            self._observer,
+            clock,
+            lambda: self._scribe_loop.wake(),  # noqa: PLW0108  # made below
+        )
         self._recorder = Recorder(
             store,
             self._observer,
@@ -104,6 +115,8 @@ class LiveNode:
         )
         self._record_loop = Loop("record", self._recorder.step, clock)
         self._keep_loop = Loop("keep", self._keeper.step, clock)
+        self._scribe_loop = Loop("scribe", self._scribe.step, clock)
+        self._tap = LogTap()
         self._claim_loop = Loop("claim", self._claimer.step, clock)
 
     # --- up ---
@@ -132,6 +145,8 @@ class LiveNode:
             job_rows.add_job_set(connection, digest, sorted(self._plans))
         self._keeper.join(kind, self._sizes, digest)
         self._observer.start()
+        self._tap.attach()
+        self._scribe_loop.start()
         self._record_loop.start()
         self._keep_loop.start()
 
@@ -158,16 +173,14 @@ class LiveNode:
 
     # --- at work ---
 
-    def trigger(
-        self, plan: Plan, parameters: Mapping[str, Any], *, enforce: bool, who: str
-    ) -> SimpleQueue[Run]:
+    def trigger(self, wanted: Wanted, who: str) -> SimpleQueue[Run]:
         """Run a job here and now; the queue receives the run when it has ended."""
-        row = self._held_values(plan, manual_key(), Trigger.MANUAL)
-        row |= {"parameters": dict(parameters), "enforce": enforce}
+        plan = wanted.plan
+        row = self._held_values(plan, manual_key(), Trigger.MANUAL) | wanted.values
         with self._store.write() as connection:
             job_rows.add_missing(connection, [self._claimer.row(plan)])
             (run,) = run_rows.add(connection, [row])
-            job_rows.add_audit(connection, self._clock.now(), who, "run", plan.id)
+            job_rows.add_audit(connection, self._clock.now(), who, wanted.action, plan.id)
         answer: SimpleQueue[Run] = SimpleQueue()
         self._awaited[run.id] = answer
         self._recorder.offer([run])
@@ -184,7 +197,7 @@ class LiveNode:
 
     def _start(self, run: Run) -> None:
         def reported(report: Report) -> None:
-            self._recorder.report(run, report)
+            self._report(run, report)
             with self._changed:
                 self._changed.notify_all()
 
@@ -195,8 +208,14 @@ class LiveNode:
             self._clock.now,
             lambda: self._recorder.began(run),
             reported,
+            self._scribe.listen(run),
+            self._middleware,
         )
         self._executors[run.pool].submit(attempt)
+
+    def _report(self, run: Run, report: Report) -> None:
+        """Take what an attempt ended in, whoever says so."""
+        self._recorder.report(run, self._scribe.complete(run, report))
 
     def _ended(self, run: Run) -> None:
         if self._claimer.ended(run):
@@ -218,11 +237,13 @@ class LiveNode:
         self._wait_for_runs(grace_s)
         for run in self._recorder.running():
             why = f"still running {grace_s:g} s after the scheduler was told to stop"
-            self._recorder.report(run, cancelled(run, self._clock.now(), why))
+            self._report(run, cancelled(run, self._clock.now(), why))
+        self._scribe_loop.stop()
         self._record_loop.stop()
         self._settle(self._recorder.flush)
         self._keep_loop.stop()
         self._settle(self._keeper.leave)
+        self._tap.detach()
         for executor in self._executors.values():
             executor.close()
         if self._ticking:

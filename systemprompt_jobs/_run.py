@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import threading
 import traceback
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +16,8 @@ import structlog
 from . import _parameters
 from ._context import JobContext
 from ._declare import JobResult
+from ._output import identity
+from ._said import Said, clean, speaking
 from .errors import ParameterError, text_of
 from .model import Report, Run, State
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._context import Resources
+    from ._middleware import Middleware
+    from .interfaces import Voice
     from .model import Job, Plan
 
 MAX_MESSAGE = 10_000
@@ -52,7 +57,8 @@ class _DeclaredFailure(Exception):  # noqa: N818  # it is no error
 class Attempt:
     """One call of a job's function for a run: what executors know as `interfaces.Attempt`.
 
-    `began` is called when the call begins, and `ended` receives its report.
+    `began` is called when the call begins, and `ended` receives its report. `said` takes what the
+    function says meanwhile, and `middleware` is what plugins wrap around it.
     """
 
     def __init__(
@@ -63,6 +69,8 @@ class Attempt:
         now: Callable[[], datetime],
         began: Callable[[], None] = lambda: None,
         ended: Callable[[Report], None] = lambda _: None,
+        said: Voice | None = None,
+        middleware: Middleware | None = None,
     ) -> None:
         self.run = run
         self.job = plan.job
@@ -72,6 +80,8 @@ class Attempt:
         self._resources = resources
         self._now = now
         self._began = began
+        self._middleware = middleware
+        self.said: Voice = said or Said(run)
 
     def interrupt(self) -> None:
         """Tell the function that it should end."""
@@ -81,13 +91,15 @@ class Attempt:
         """Note that the function begins now."""
         self._began()
 
-    def output(self, text: str) -> None:
-        """Log a line that the function wrote to its standard output or error."""
-        log = structlog.get_logger("systemprompt_jobs.job")
-        log.info(text, job=self.run.job_id, run=self.run.id, attempt=self.run.attempt)
+    def annotate(self, **values: str | float) -> None:
+        """Note something that is kept with the attempt."""
+        self.said.annotate(values)
 
     def call(self) -> Report:
         """Call the function and report what came of it. Raises nothing."""
+        return copy_context().run(self._call)  # what the job binds there ends with it
+
+    def _call(self) -> Report:
         if self.job.is_async:
             import asyncio
 
@@ -109,9 +121,17 @@ class Attempt:
 
     @contextmanager
     def _arguments(self) -> Iterator[tuple[tuple[JobContext, ...], Mapping[str, Any]]]:
-        """Yield what the function takes; the services of the run end with the block."""
-        parameters = _parameters.validate(self.job, self.run.parameters)
-        with self._resources.container() as services:
+        """Yield what the function takes; middleware and services of the run end with the block.
+
+        The services are inside, so that middleware sees a COMMIT of theirs that fails.
+        """
+        speaking.set(self.said)
+        structlog.contextvars.bind_contextvars(**identity(self.run))
+        with ExitStack() as stack:
+            if self._middleware is not None:
+                self._middleware.around(self, stack)
+            parameters = _parameters.validate(self.job, self.run.parameters)
+            services = stack.enter_context(self._resources.container())
             context = JobContext(
                 run=self.run,
                 parameters=MappingProxyType(parameters),
@@ -119,6 +139,7 @@ class Attempt:
                 config=MappingProxyType(self._plan.config),
                 resources=self._resources,
                 services=services,
+                said=self.said,
             )
             yield (context,) if _parameters.takes_context(self.job) else (), parameters
 
@@ -137,7 +158,7 @@ class _Verdict:
         """Take what the function returned."""
         self._outcome = _judge(result, self._run)
         if isinstance(result, JobResult) and not result.ok:
-            raise _DeclaredFailure  # so that services see that the job has failed
+            raise _DeclaredFailure(result.message)  # so that services see that the job has failed
 
     def __enter__(self) -> Self:
         return self
@@ -202,20 +223,15 @@ def _traceback_of(job: Job[..., Any], error: BaseException) -> str:
 
 def _clip(text: str) -> str:
     if len(text) <= MAX_MESSAGE:
-        return _clean(text)
-    return _clean(text[:MAX_MESSAGE]) + f" … (cut, {len(text):,} characters in all)"
+        return clean(text)
+    return clean(text[:MAX_MESSAGE]) + f" … (cut, {len(text):,} characters in all)"
 
 
 def _clip_start(text: str) -> str:
     """Keep the end of a traceback, which says most."""
     if len(text) <= MAX_TRACEBACK:
-        return _clean(text)
-    return f"(cut, {len(text):,} characters in all) …\n" + _clean(text[-MAX_TRACEBACK:])
-
-
-def _clean(text: str) -> str:
-    """Replace what databases refuse in a text: NUL and lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+        return clean(text)
+    return f"(cut, {len(text):,} characters in all) …\n" + clean(text[-MAX_TRACEBACK:])
 
 
 def _count(value: Any) -> int | None:

@@ -258,14 +258,28 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a function says it is: `done` of `total` (None: nobody knows), in its own units.
+
+    `at` is when the node wrote it down, at most a second after it was said.
+    """
+
+    done: float
+    total: float | None
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One intended execution, or one stretch of ticks that never ran.
 
     Instants are aware UTC. `tick` is None for start-up and manual runs; `due` is when the run may
     start, which for a tick is the tick plus its splay. A `missed` row, and a
     `skipped` one that was never claimed, covers `count` ticks from `tick` to `last_tick`.
-    `attempt` counts from 1 once the function was started. `fence` grows with each claim. `pool` is where
-    the claiming node runs it.
+    `attempt` counts from 1 once the function was started. `fence` grows with each claim.
+    `pool` is where the claiming node runs it. `parent` is the run that this one repeats.
+    `progress` is the last that this attempt said.
     """
 
     id: int
@@ -293,6 +307,8 @@ class Run:
     failed: int | None = None
     error: str = ""
     pool: str = ""
+    parent: int | None = None
+    progress: Progress | None = None
 
     @property
     def extension(self) -> str:
@@ -317,7 +333,8 @@ class Report:
     """What an attempt ended in.
 
     `error` is `module.Type: text`, `traceback` the full text; both are empty on success.
-    `processed` and `failed` count items, None where the job did not say.
+    `processed` and `failed` count items, None where the job did not say. `log` is the tail of
+    what it logged, `annotations` what plugins noted about the attempt.
     """
 
     outcome: State
@@ -328,11 +345,47 @@ class Report:
     failed: int | None = None
     error: str = ""
     traceback: str = ""
+    progress: Progress | None = None
+    log: str = ""
+    annotations: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def duration(self) -> timedelta:
         """How long the attempt took."""
         return self.finished - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOverview:
+    """One call of a run's function; `finished` and `outcome` are None while it runs.
+
+    `log` is the tail of what it logged, written down every second while it runs; `log_cut` is
+    how many lines were logged before it.
+    """
+
+    run_id: int
+    fence: int
+    number: int
+    node: str
+    started: datetime
+    finished: datetime | None = None
+    outcome: State | None = None
+    message: str = ""
+    error: str = ""
+    traceback: str = ""
+    annotations: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    log: str = ""
+    log_cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `doctor` found out about one thing, and what to do about it unless it is well."""
+
+    subject: str
+    ok: bool
+    said: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from .runs import columns, to_run
-from .schema import attempt, job, run
+from .schema import attempt, job, job_set, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,18 @@ def history(
     if states is not None:
         statement = statement.where(run.c.state.in_(states))
     return [to_run(row) for row in connection.execute(statement)]
+
+
+def find_run(connection: Connection, run_id: int) -> Run | None:
+    """Return a run, None if there is none with this id."""
+    row = connection.execute(select(*columns()).where(run.c.id == run_id)).one_or_none()
+    return None if row is None else to_run(row)
+
+
+def sets_with(connection: Connection, job_id: str) -> set[str]:
+    """Return the hashes of the plugin sets that have a job."""
+    found = connection.execute(select(job_set.c.hash).where(job_set.c.job_id == job_id))
+    return set(found.scalars())
 
 
 def traceback_of(connection: Connection, run_id: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import and_, bindparam, func, literal, or_, select, update
 
 from ..model import Overlap, Report, Run, State, Trigger
+from . import said
 from ._bulk import delete_many, insert_many, insert_returning, select_many, update_many
 from .schema import HELD, Instant, attempt, node, run, slot
 
@@ -48,11 +49,15 @@ _RUN_COLUMNS = (
     run.c.failed,
     run.c.error,
     run.c.pool,
+    run.c.parent,
+    run.c.progress,
 )
 
 
 _CHUNK = 500
 """Ids per statement: far below SQLite's limit of 32,766 variables."""
+
+_REPORTED = ("started", "finished", "outcome", "message", "error", "traceback")
 
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
 
@@ -67,6 +72,7 @@ def to_run(row: Row[*tuple[Any, ...]]) -> Run:
     values = dict(zip(_RUN_FIELDS, row, strict=True))
     for name, kind in (("trigger", Trigger), ("state", State), ("overlap", Overlap)):
         values[name] = kind(values[name])
+    values["progress"] = said.to_progress(values["progress"], values["fence"])
     return Run(**values)
 
 
@@ -255,12 +261,10 @@ def _end(connection: Connection, ended: Sequence[tuple[Run, Report]]) -> None:
         connection,
         attempt,
         ("run_id", "fence"),
-        ("started", "finished", "outcome", "error", "traceback"),
-        [
-            (said.started, said.finished, said.outcome, said.error, said.traceback, r.id, r.fence)
-            for r, said in ended
-        ],
+        _REPORTED,
+        [(*(getattr(report, name) for name in _REPORTED), r.id, r.fence) for r, report in ended],
     )
+    said.keep(connection, ended)
 
 
 def _end_runs(connection: Connection, ended: Sequence[Run]) -> None:
@@ -279,6 +283,7 @@ def _ended(value: Run, report: Report) -> Run:
         processed=report.processed,
         failed=report.failed,
         error=report.error,
+        progress=report.progress,
     )
 
 

@@ -92,6 +92,15 @@ class ExecutorContract:
         said = bench.submit("say", text="still here")
         assert bench.reports(1)[said].message == "still here"
 
+    def test_what_it_says_comes_to_the_attempt_before_its_report(self, bench: _Bench) -> None:
+        run = bench.submit("tell")
+        assert bench.reports(1)[run].outcome == State.SUCCEEDED
+        said = bench.voices[run]
+        assert said.progressed[-1] == (1_000, 1_000, "step 1000")
+        assert said.notes == {"noted": run}
+        assert [line for line in said.lines if line.endswith("warning told rows=3")]
+        assert len(said.lines) == 1
+
     def test_a_huge_message_is_cut(self, bench: _Bench) -> None:
         run = bench.submit("say", text="x", times=50_000_000)
         report = bench.reports(1)[run]
@@ -156,6 +165,24 @@ class ExecutorContract:
         assert bench.reports(1)[said].outcome == State.SUCCEEDED
 
 
+class _Voice:
+    """Remembers what an attempt says."""
+
+    def __init__(self) -> None:
+        self.progressed: list[tuple[float, float | None, str]] = []
+        self.lines: list[str] = []
+        self.notes: dict[str, str | float] = {}
+
+    def progress(self, done: float, total: float | None, message: str) -> None:
+        self.progressed.append((done, total, message))
+
+    def output(self, text: str) -> None:
+        self.lines += text.split("\n")
+
+    def annotate(self, values: Mapping[str, str | float]) -> None:
+        self.notes.update(values)
+
+
 class _Bench:
     """Submits attempts of the contract's jobs and collects their reports, by run id."""
 
@@ -163,6 +190,7 @@ class _Bench:
         self.executor = executor
         self.size = executor.size
         self.attempts: dict[int, Attempt] = {}
+        self.voices: dict[int, _Voice] = {}
         self.seen: dict[int, Report] = {}
         self._runtime = runtime
         self._folder = folder
@@ -180,7 +208,10 @@ class _Bench:
             attempt=1,
             parameters=parameters,
         )
-        attempt = self._runtime.attempt(run, lambda report: self._reports.put((run.id, report)))
+        self.voices[run.id] = voice = _Voice()
+        attempt = self._runtime.attempt(
+            run, lambda report: self._reports.put((run.id, report)), voice
+        )
         self.attempts[run.id] = attempt
         self.executor.submit(attempt)
         return run.id

@@ -6,8 +6,12 @@ import asyncio
 import sys
 import time
 from pathlib import Path  # noqa: TC003  # a parameter's annotation
+from typing import TYPE_CHECKING
 
-from systemprompt_jobs import JobContext, job
+from systemprompt_jobs import JobContext, hookimpl, job
+
+if TYPE_CHECKING:
+    from systemprompt_jobs.interfaces import Attempt
 
 _PAUSE_S = 0.005
 
@@ -22,6 +26,30 @@ def say(*, text: str, times: int = 1) -> str:
 async def say_async(*, text: str, times: int = 1) -> str:
     """Return a text."""
     return text * times
+
+
+@job
+def tell(ctx: JobContext) -> None:
+    """Say all that an attempt can."""
+    _tell(ctx)
+
+
+@job(name="tell-async")
+async def tell_async(ctx: JobContext) -> None:
+    """Say all that an attempt can."""
+    _tell(ctx)
+
+
+def _tell(ctx: JobContext) -> None:
+    for n in range(1_001):
+        ctx.progress(n, 1_000, f"step {n}")
+    ctx.log.warning("told", rows=3)
+
+
+@hookimpl
+def attempt_context(attempt: Attempt) -> None:
+    """Note something with each attempt, where its function runs."""
+    attempt.annotate(noted=attempt.run.id)
 
 
 @job

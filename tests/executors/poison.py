@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path  # noqa: TC003  # parameters' annotations
 
@@ -85,10 +86,40 @@ def talks(ctx):
     print("printed")
     sys.stderr.write("to standard error\n")
     os.write(1, b"\xff\xfe not text, \x1b[31m\n")
-    ctx.log.info("said", n=1)
-    logging.getLogger("lib").warning("warned")
+    ctx.log.info("said", n=1, text="a b")
+    logging.getLogger("lib").warning("warned", extra={"table": "x"})
     os.write(1, b"no end of line")
     return "done"
+
+
+@job
+def says_and_dies(ctx):
+    print("printed")
+    ctx.said.annotate({"trace": "4bf9"})
+    ctx.log.error("about to die")
+    os._exit(3)
+
+
+@job
+def forks_one_that_says(ctx):
+    child = os.fork()
+    ctx.progress(0 if child else 7, 10)
+    ctx.said.annotate({"parent" if child else "child": 1})
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+@job
+def leaves_a_thread_that_says(ctx, *, folder: Path):
+    def say():
+        while not (folder / "release").exists():
+            ctx.progress(1, 10)
+            ctx.said.annotate({"late": 1})
+            time.sleep(0.001)
+        (folder / "released").touch()
+
+    threading.Thread(target=say, daemon=True).start()
 
 
 @job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ class Bench:
         }
         self.runtime = Runtime(**origin)
         self.executor = Processes(origin, **({"size": 1, "grace": 0.2} | settings))
-        self.output = []
+        self.said = {}
         self._ids = itertools.count(1)
         self._reports = queue.SimpleQueue()
 
@@ -65,6 +66,7 @@ class Bench:
             parameters=parameters,
         )
         attempt = self.runtime.attempt(run, self._reports.put)
+        self.said[run.id] = attempt.said
         self.executor.submit(attempt)
         return attempt
 
@@ -74,6 +76,10 @@ class Bench:
     def run(self, name, **parameters):
         self.submit(name, **parameters)
         return self.report()
+
+    def said_at_last(self, report):
+        """Return the report with what the last attempt said."""
+        return self.said[max(self.said)].onto(report)
 
     def until_found(self, pattern):
         """Return the process number in the name of a file when it has been written."""
@@ -169,20 +175,50 @@ def test_one_that_is_interrupted_while_it_waits_never_begins(bench):
     bench.report()
 
 
-def test_what_it_writes_is_logged_line_by_line_with_its_run(bench):
+def test_what_it_writes_and_logs_is_kept_in_its_order_and_logged_with_its_run(bench):
     with structlog.testing.capture_logs() as entries:
-        assert bench.run("talks").message == "done"
-    assert [entry["event"] for entry in entries] == [
-        "printed",
-        "to standard error",
-        "\ufffd\ufffd not text, \x1b[31m",
-        "said n=1",
-        "lib: warned",
-        "no end of line",
+        report = bench.run("talks")
+    assert [(entry["log_level"], entry["event"]) for entry in entries] == [
+        ("info", "printed"),
+        ("info", "to standard error"),
+        ("info", "\ufffd\ufffd not text, \x1b[31m"),
+        ("info", "said n=1 text='a b'"),
+        ("warning", "lib: warned table=x"),
+        ("info", "no end of line"),
     ]
     assert {(entry["job"], entry["run"], entry["attempt"]) for entry in entries} == {
         ("poison:talks", 1, 1)
     }
+    kept = bench.said[1].onto(report).log.split("\n")
+    assert [re.sub(r"^\d{4}-\d\d-\d\d [\d:]{8} ", "", line) for line in kept] == [
+        "printed",
+        "to standard error",
+        "\ufffd\ufffd not text, \x1b[31m",
+        "info said n=1 text='a b'",
+        "warning lib: warned table=x",
+        "no end of line",
+    ]
+    assert kept[3].startswith("20")
+
+
+def test_what_it_said_before_it_died_is_kept(bench):
+    report = bench.said_at_last(bench.run("says_and_dies"))
+    assert report.log.startswith("printed\n20")
+    assert report.log.endswith("error about to die")
+    assert report.annotations == {"trace": "4bf9"}
+
+
+def test_a_process_that_the_function_forks_says_nothing_in_its_name(bench):
+    report = bench.said_at_last(bench.run("forks_one_that_says"))
+    assert (report.progress.done, report.annotations) == (0, {"parent": 1})
+
+
+def test_what_a_function_leaves_running_says_nothing_in_the_name_of_the_next(bench):
+    bench.run("leaves_a_thread_that_says", folder=str(bench.folder))
+    report = bench.said_at_last(bench.run("talks"))
+    (bench.folder / "release").touch()
+    until((bench.folder / "released").exists)
+    assert (report.progress, report.annotations) == (None, {})
 
 
 def test_more_output_than_a_pipe_holds_is_all_read_before_the_report(bench):

@@ -13,15 +13,18 @@ from ._session import Session
 
 COMMANDS = {
     "check": ("_check", "Say everything that is wrong with plugins and configuration."),
+    "doctor": ("_doctor", "Say whether all that a scheduler needs is there and well."),
     "history": ("_history", "Show the newest runs, newest first."),
     "init": ("_init", "Make a project in DIR that works at once."),
     "list": ("_list", "Show every job: its schedule, its next tick, how it went last."),
+    "logs": ("_logs", "Show what a run has logged, attempt by attempt."),
     "next": ("_next", "Show upcoming ticks, and what a schedule means."),
     "plugins": ("_plugins", "Show where jobs come from, and which plugins are broken."),
+    "retry": ("_retry", "Run a run that has ended once more, with the same parameters."),
     "run": ("_run", "Run jobs here and now, and wait until they have ended."),
     "serve": ("_serve", "Run the scheduler until it is told to stop."),
-    "show": ("_status", "Show the scheduler at a glance, or all about one job."),
-    "status": ("_status", "Show the scheduler at a glance, or all about one job."),
+    "show": ("_status", "Show the scheduler at a glance, or all about one job or run."),
+    "status": ("_status", "Show the scheduler at a glance, or all about one job or run."),
 }
 """Command → its module and its summary, which `--help` shows without loading it."""
 

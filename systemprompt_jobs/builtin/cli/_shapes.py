@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ._text import without_passwords
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
-    from systemprompt_jobs.model import JobOverview, Plan, Problem, Source
+    from systemprompt_jobs.model import AttemptOverview, JobOverview, Plan, Problem, Source
 
 
 def print_json(answer: dict[str, Any]) -> None:
@@ -104,7 +105,15 @@ def run_shape(run: Run) -> dict[str, Any]:
         "error": run.error,
         "distribution": run.distribution,
         "version": run.version,
+        "parent": run.parent,
+        "progress": run.progress and asdict(run.progress),
     }
+
+
+def attempt_shape(attempt: AttemptOverview) -> dict[str, Any]:
+    """Return an attempt."""
+    shape = asdict(replace(attempt, annotations={}))
+    return {**shape, "annotations": dict(attempt.annotations)}
 
 
 def problem_shape(problem: Problem) -> dict[str, Any]:

@@ -24,12 +24,17 @@ from systemprompt_jobs import Report, Run, Runtime
 from systemprompt_jobs.errors import text_of
 from systemprompt_jobs.model import State
 
+from ._voice import CarriedVoice
 from ._wire import line, value_of
 
 if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
     from systemprompt_jobs.interfaces import Attempt
 
 _PR_SET_PDEATHSIG = 1
+
+_JOBS = "systemprompt_jobs.job"
 
 _RUN = {"job", "run", "attempt", "node"}
 
@@ -44,9 +49,10 @@ class _Worker:
         self._origin: dict[str, Any] = {}
         self._runtime: Runtime | None = None
         self._attempt: Attempt | None = None
+        self._voice = CarriedVoice(self._send)
         self._terminated = False
         null = os.open(os.devnull, os.O_RDWR)  # else our end would not be seen while a child lives
-        os.register_at_fork(after_in_child=lambda: os.dup2(null, channel.fileno()))
+        os.register_at_fork(after_in_child=lambda: self._leave(null))
         threading.Thread(target=self._watch, args=(_signals(),), daemon=True).start()
 
     def work(self) -> None:
@@ -63,9 +69,17 @@ class _Worker:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(Exception):  # the function may have closed it
                     stream.flush()
-            self._channel.sendall(line(report))
+            self._send(report)
         if self._runtime is not None:
             self._runtime.stop()
+
+    def _send(self, value: object) -> None:
+        self._channel.sendall(line(value))
+
+    def _leave(self, null: int) -> None:
+        """Say nothing to the scheduler any more, in a process that a function has forked."""
+        os.dup2(null, self._channel.fileno())
+        self._voice.mute()
 
     def _loaded(self) -> Runtime:
         if self._runtime is None:
@@ -74,15 +88,18 @@ class _Worker:
 
     def _report(self, run: Run) -> Report:
         now = datetime.now(UTC)
+        self._voice = voice = CarriedVoice(self._send)
         try:
-            attempt = self._loaded().attempt(run)
+            attempt = self._loaded().attempt(run, said=voice)
         except Exception as error:  # noqa: BLE001  # whatever a plugin does when it loads here
             reason = f"the worker process cannot run it: {text_of(error)}"
             return Report(State.FAILED, now, now, error=reason)
         self._attempt = attempt
         if self._terminated:
             attempt.interrupt()
-        return attempt.call()
+        report = attempt.call()
+        voice.end()
+        return report
 
     def _watch(self, signals: int) -> None:
         """Tell the function of a SIGTERM; leave at once when the scheduler is gone."""
@@ -120,23 +137,42 @@ def _die_with(parent: int) -> None:
 
 
 def _configure_logging() -> None:
-    """Write lines that the scheduler logs again, with its own time and the run."""
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
+    """Log lines that are kept as those of other executors, and logged again by the scheduler."""
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+    ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _line,
+            ],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     structlog.configure(
-        processors=[
-            structlog.processors.format_exc_info,
-            _line,
-        ],
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 
 
-def _line(_logger: Any, _method: str, event: Any) -> str:
-    """Return the event without the run, which the scheduler adds."""
-    said, exception = str(event.pop("event", "")), event.pop("exception", None)
-    own = [f"{key}={value!r}" for key, value in event.items() if key not in _RUN]
-    return " ".join([said, *own]) + (f"\n{exception}" if exception else "")
+def _line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """Return e.g. `2026-05-01 02:30:00 info copied rows=3`, without the run."""
+    said, exception = event.pop("event", ""), event.pop("exception", None)
+    level, logger = event.pop("level"), event.pop("logger")
+    source = "" if logger == _JOBS else f"{logger}: "
+    own = "".join(f" {key}={_value(value)}" for key, value in event.items() if key not in _RUN)
+    text = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {level} {source}{said}{own}"
+    return f"{text}\n{exception}" if exception else text
+
+
+def _value(value: object) -> str:
+    return repr(value) if isinstance(value, str) and (not value or " " in value) else str(value)
 
 
 def main(descriptor: int, parent: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
@@ -10,6 +11,9 @@ from enum import Enum
 from typing import Any
 
 from systemprompt_jobs import model
+
+LOGGED = re.compile(r"[-\d]{10} [:\d]{8} (debug|info|warning|error|critical) ")
+"""How a line begins that was logged, among those that a function has printed."""
 
 
 def line(value: object) -> bytes:

@@ -11,14 +11,17 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from systemprompt_jobs.model import Report, State
 
-from ._wire import line, value_of
+from ._wire import LOGGED, line, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from systemprompt_jobs.interfaces import Attempt
 
@@ -74,19 +77,21 @@ class Worker:
         started = datetime.now(UTC)
         attempt.began()
         self._send(attempt.run)
-        answer = b""
-        while not answer.endswith(b"\n"):
+        output = partial(_take_line, attempt)
+        heard = b""
+        while True:
             ready = {key.fd for key, _ in self._selector.select()}
             if self._output in ready:
-                self._read_output(attempt.output, _CHUNK)
+                self._read_output(output, _CHUNK)
             if self._channel.fileno() in ready:
                 data = self._receive()
                 if not data:
                     return self._obituary(attempt, started)
-                answer += data
-        self._read_last_output(attempt.output)
-        report: Report = value_of(answer)
-        return report
+                *said, heard = (heard + data).split(b"\n")
+                report = _take_said(attempt, said)
+                if report is not None:
+                    self._read_last_output(output)
+                    return report
 
     def interrupt(self) -> None:
         """Ask it to end, and kill it if it does not in time. Any thread may call."""
@@ -138,7 +143,7 @@ class Worker:
             self._rest = b""
 
     def _obituary(self, attempt: Attempt, started: datetime) -> Report:
-        self._bury(attempt.output)
+        self._bury(partial(_take_line, attempt))
         end = _end(self._process.returncode)
         if self._killer is not None:
             message = f"its worker process was told to end, and {end}"
@@ -168,6 +173,27 @@ class Worker:
         with self._lock, suppress(ProcessLookupError):
             if self._process.returncode is None:
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _take_said(attempt: Attempt, lines: Iterable[bytes]) -> Report | None:
+    """Hand on what an attempt says; return its report, which is the last that it says."""
+    for text in lines:
+        said = value_of(text)
+        if isinstance(said, Report):
+            return said
+        what, *arguments = said
+        (attempt.said.progress if what == "progress" else attempt.said.annotate)(*arguments)
+    return None
+
+
+def _take_line(attempt: Attempt, text: str) -> None:
+    """Keep a line with the attempt, and log it as if it had been logged here."""
+    attempt.said.output(text)
+    found = LOGGED.match(text)
+    level, event = (found[1], text[found.end() :]) if found else ("info", text)
+    run = attempt.run
+    log = structlog.get_logger("systemprompt_jobs.job")
+    getattr(log, level)(event, job=run.job_id, run=run.id, attempt=run.attempt, node=run.node)
 
 
 def _end(code: int) -> str:
