@@ -39,6 +39,14 @@ def out_of_memory():
 
 
 @job
+def waits_for_a_file(*, folder: Path):
+    (folder / f"{os.getpid()}.waiting").touch()
+    while not (folder / "release").exists():
+        time.sleep(0.005)
+    return "ended by itself"
+
+
+@job
 def forks(*, folder: Path):
     if os.fork() == 0:
         return "child"

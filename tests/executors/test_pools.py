@@ -12,6 +12,7 @@ from systemprompt_jobs._store.schema import node as node_table
 from systemprompt_jobs.builtin.threads import Threads
 from systemprompt_jobs.errors import ConfigurationError
 from systemprompt_jobs.model import State
+from tests.test_runtime import Watch
 
 JOBS = """
 import os, threading
@@ -174,6 +175,50 @@ def test_a_plugin_given_as_an_object_cannot_run_in_processes(load):
     (problem,) = refusal(load(plugins=[Given()]))
     assert "given:mine: runs in the pool 'processes', in another process" in problem
     assert "give the name of its module" in problem
+
+
+SAYING = """
+from systemprompt_jobs import job
+
+def say(ctx):
+    ctx.progress(3, 4, "three")
+    ctx.log.info("said", n=1)
+
+@job
+def thread(ctx):
+    say(ctx)
+
+@job
+async def coroutine(ctx):
+    say(ctx)
+
+@job(executor="processes")
+def process(ctx):
+    say(ctx)
+"""
+
+
+def test_what_a_run_says_is_on_record_whatever_its_pool(load):
+    runtime = load("processes: {size: 1}", jobs=SAYING)
+    runs = runtime.run("thread", "coroutine", "process")
+    for run in runs:
+        (attempt,) = runtime.attempts(run)
+        assert attempt.log.endswith("info said n=1"), run.pool
+    assert [(run.pool, run.progress.done) for run in runs] == [
+        ("default", 3),
+        ("asyncio", 3),
+        ("processes", 3),
+    ]
+
+
+def test_runs_that_are_handed_over_or_repeated_go_through_their_pool_too(load):
+    watch = Watch()
+    load().submit("coroutine")
+    with load(plugins=[watch]) as scheduler:
+        run = watch.until("run_succeeded").run
+        assert (run.pool, run.message) == ("asyncio", "jobs-asyncio")
+        again = scheduler.retry(run.id)
+    assert (again.parent, again.pool, again.message) == (run.id, "asyncio", "jobs-asyncio")
 
 
 def test_the_node_says_which_pools_it_has(load):

@@ -32,9 +32,10 @@ def until(condition):
 
 
 def lives(pid):
-    """Return whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not, once all its threads have ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+        state = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+        return state != "Z" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -151,6 +152,17 @@ def test_one_that_holds_the_interpreters_lock_for_ever_is_killed(bench):
     assert "its worker process was told to end, and was killed by SIGKILL" in report.message
     assert not lives(pid)
     assert bench.run("pid").outcome == State.SUCCEEDED
+
+
+def test_one_that_is_told_to_end_may_end_by_itself(tmp_path):
+    bench = Bench(tmp_path, grace=PATIENCE_S)
+    attempt = bench.submit("waits_for_a_file", folder=str(tmp_path))
+    bench.until_found("*.waiting")
+    bench.executor.interrupt(attempt)
+    (tmp_path / "release").touch()
+    assert bench.report().message == "ended by itself"
+    bench.executor.close()
+    bench.runtime.stop()
 
 
 def test_what_a_function_has_started_is_killed_with_it(bench):

@@ -139,6 +139,7 @@ def _die_with(parent: int) -> None:
 def _configure_logging() -> None:
     """Log lines that are kept as those of other executors, and logged again by the scheduler."""
     shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
     ]
