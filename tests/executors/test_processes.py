@@ -35,7 +35,7 @@ def lives(pid):
     """Return whether a process runs; a zombie does not, once all its threads have ended."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
-        return state != "Z" or len(os.listdir(f"/proc/{pid}/task")) > 1
+        return state != "Z" or len([*Path(f"/proc/{pid}/task").iterdir()]) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
 
