@@ -110,6 +110,13 @@ class Silent(Calls):
     def drain(self, seconds): ...
 
 
+class Deaf:
+    """What would listen to the log of the whole process."""
+
+    def attach(self): ...
+    def detach(self): ...
+
+
 class Hands:
     """An executor whose work is done when told; what a crash leaves here never starts.
 
@@ -133,6 +140,8 @@ def _without_threads():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_node, "Loop", StillLoop)
         patch.setattr(_node, "Observer", Silent)
+        patch.setattr(_node, "LogTap", Deaf)
+        patch.setattr(_node, "Middleware", lambda _: None)
         yield
 
 
