@@ -311,8 +311,8 @@ def test_there_is_room_for_twice_the_free_workers_and_for_none_after_the_close(s
     rig.clock.advance(0.1)
     rig.recorder.step()
     assert rig.recorder.room() == {"default": 12}  # four run
-    rig.recorder.began()
-    assert rig.recorder.room() == 13  # one more for each just begun
+    rig.recorder.began(rig.started[0])
+    assert rig.recorder.room() == {"default": 13}  # one more for each just begun
     rig.recorder.close()
     assert rig.recorder.room() == {}
 
@@ -322,7 +322,7 @@ def test_what_waits_for_a_later_time_takes_no_room(store):
     rig = Rig(store, plan, size=10)
     rig.tick(3600)
     assert rig.started == []
-    assert rig.recorder.room() == 20
+    assert rig.recorder.room() == {"default": 20}
 
 
 def test_after_close_nothing_is_gated_and_the_unstarted_come_back(store):
@@ -606,7 +606,8 @@ def test_a_node_takes_pending_runs_only_of_pools_that_have_room(store):
     with store.write() as connection:
         run_rows.give_back(connection, [(run.id, run.fence) for run in runs], rig.clock.now())
         pools = {"ext:slow": "elsewhere", "ext:quick": "default"}
-        take = (connection, pools, "n", rig.clock.now(), 0)
+        plan_rows.add_set(connection, "set", dict.fromkeys(pools, "x"))
+        take = (connection, "set", pools, "n", rig.clock.now(), 0)
         (quick,) = run_rows.take_pending(*take, {"default": 5, "elsewhere": 0})
         (slow,) = run_rows.take_pending(*take, {"default": 5, "elsewhere": 1})
         stored = run_rows.lock(connection, [slow.id])[slow.id]

@@ -31,6 +31,7 @@ class Rig(OneNode):
             stage._clock = self.clock
         self.recorder._settle = lambda r, said: settle(r, said, lambda _: None, lambda *_: None)
         self.ids = [plan.id for plan in plans]
+        self.pools = {plan.id: plan.executor for plan in plans}
 
     def fail(self, *runs, **values):
         self.finish(*runs, outcome=State.FAILED, error="E: no", error_types=("E",), **values)
@@ -39,7 +40,8 @@ class Rig(OneNode):
         """Take pending runs, as the keeper does, and gate them."""
         with self.store.write() as connection:
             taken = run_rows.take_pending(
-                connection, self.ids, self.claimer._node.id, self.clock.now(), 0, 10
+                *(connection, self.ids, self.pools, self.claimer._node.id, self.clock.now(), 0),
+                {"default": 10},
             )
         self.recorder.offer(taken)
         self.recorder.step()
@@ -106,7 +108,7 @@ def test_each_attempt_keeps_its_own_error_and_the_last_one_decides(store):
     rig.take()
     rig.fail(rig.started[-1], traceback="second")
     with store.read() as connection:
-        attempts = queries.attempts(connection, 1)
+        attempts = said.attempts_of(connection, 1)
     assert [(a.number, a.outcome, a.traceback) for a in attempts] == [
         (1, State.FAILED, "first"),
         (2, State.FAILED, "second"),
@@ -288,7 +290,8 @@ def test_a_run_that_waits_keeps_its_place_when_its_node_dies(store):
     rig.tick()
     rig.finish(rig.started[0])
     with store.write() as connection:
-        (run,) = run_rows.take_pending(connection, rig.ids, "dead", rig.clock.now(), 0, 9)
+        now, room = rig.clock.now(), {"default": 9}
+        (run,) = run_rows.take_pending(connection, rig.ids, rig.pools, "dead", now, 0, room)
         assert run_rows.rescue(connection, {(run.id, run.fence, 0)}, rig.clock.now()) == []
     assert rig.slots() == [("overlap:ext:cleanup", 1, 2, 3)]
     rig.take()

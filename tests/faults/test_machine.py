@@ -239,7 +239,7 @@ class World(RuleBasedStateMachine):
         self.clock.advance(1.0)
         for stage in STAGES:
             self._step(number, stage)
-        while self.nodes[number]._executor.work:
+        while self._work_of(number):
             self._work(number)
         self._step(number, "_recorder")
 
