@@ -13,11 +13,15 @@ import pytest
 
 from systemprompt_jobs import Job, job
 from systemprompt_jobs._calendar import cron
+from systemprompt_jobs._store import plans as plan_rows
+from systemprompt_jobs._whose import set_hash
 from systemprompt_jobs.model import CollectedJob, Extension, Overlap, Plan, Report, Run, State
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from sqlalchemy import Connection
 
     from systemprompt_jobs._store import Store
 
@@ -89,6 +93,24 @@ def make_plan(
     return Plan(
         id=collected.id, extension=collected.extension, job=collected.job, **(defaults | values)
     )
+
+
+def job_set(connection: Connection, job_ids: Iterable[str]) -> str:
+    """Have a node's jobs in the database; return the name of the set."""
+    fingerprints = dict.fromkeys(job_ids, "f")
+    digest = set_hash(fingerprints)
+    plan_rows.add_set(connection, digest, fingerprints)
+    return digest
+
+
+class NoAttempts:
+    """What a keeper is told of the runs of a node that runs nothing."""
+
+    def strays(self) -> list[Run]:
+        return []
+
+    def cancel(self, requests: Any) -> None:
+        assert list(requests) == []
 
 
 def report(run: Run, clock: ManualClock, outcome: State = State.SUCCEEDED, **values: Any) -> Report:

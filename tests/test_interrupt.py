@@ -59,7 +59,9 @@ class Rig:
         self.woken += 1
 
     def start(self, id_, executor=None, timeout_s=None, fence=1):
-        run = Run(id_, f"ext:job{id_}", Trigger.SCHEDULE, State.RUNNING, fence=fence, pool="default")
+        run = Run(
+            id_, f"ext:job{id_}", Trigger.SCHEDULE, State.RUNNING, fence=fence, pool="default"
+        )
         timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
         self.interrupter.watch(Attempt(run), executor or self.threads, timeout)
         self.interrupter.began(run)
@@ -184,7 +186,9 @@ class TestExhausted:
         rig.pass_time(5)
         assert rig.interrupter.exhausted == ("default",)
         event = {"event": "workers_exhausted", "log_level": "error"}
-        assert logged == [{**event, "pool": "default", "strays": 2, "jobs": ["ext:job1", "ext:job2"]}]
+        assert logged == [
+            {**event, "pool": "default", "strays": 2, "jobs": ["ext:job1", "ext:job2"]}
+        ]
         rig.end(first)
         assert not rig.interrupter.exhausted
 

@@ -519,7 +519,7 @@ def test_a_run_with_attempts_left_is_tried_again_by_the_next_node_and_not_lost(s
     run = dead.hold(running=True, retry=RetryPolicy(2))
     pass_time(clock, LEASE_S * 5 / 3 + 2, alive)
     assert [(r.id, r.attempt, r.fence) for r in alive.taken] == [(run.id, 1, 2)]
-    ((name, seen),) = alive.calls.made
+    name, seen = alive.calls.made[0]
     assert (name, seen["delay"], seen["report"].outcome) == (
         "run_retrying",
         timedelta(),

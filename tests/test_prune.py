@@ -300,7 +300,8 @@ class Scheduler:
         self.ticks += [run.tick for run in claimed]
         with self._store.write() as connection:
             started, _ = run_rows.gate(connection, claimed, self._clock.now(), 0)
-            run_rows.finish(connection, [(run, report(run, self._clock)) for run in started])
+            reports = [(run, report(run, self._clock)) for run in started]
+            run_rows.finish(connection, reports, self._clock.now(), 0)
 
     def second(self):
         self._clock.advance(1)

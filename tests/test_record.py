@@ -427,7 +427,7 @@ def test_a_gate_that_is_answered_after_the_lease_starts_nothing_before_it_was_re
     rig.lease_holds, rig.recorder._lease_until = True, lambda: 0
     rig.recorder.step()
     assert [(run.id, run.attempt) for run in rig.started] == [(2, 1)]
-    assert [(run.id, run.state) for run in rig.ended] == [(1, State.PENDING)]
+    assert [(run.id, run.state) for run in rig.ended] == [(1, State.LOST)]
     assert rig.calls.names() == ["run_started"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from systemprompt_jobs import JobExtension, Runtime
 from systemprompt_jobs._retry import settle
-from systemprompt_jobs._store import cancels, queries
+from systemprompt_jobs._store import cancels, said
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs.builtin.threads import Threads
 from systemprompt_jobs.errors import StoreError

@@ -9,12 +9,12 @@ from sqlalchemy import select
 
 from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._retry import RETRY, settle
-from systemprompt_jobs._store import queries
+from systemprompt_jobs._store import queries, said
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import Concurrency, Overlap, RetryPolicy, State, Trigger
-from tests.support import START, ManualClock, answer_lost, make_plan, report
+from tests.support import START, ManualClock, answer_lost, job_set, make_plan, report
 from tests.test_record import Rig as OneNode
 
 MINUTELY = "0 * * * * *"
@@ -40,7 +40,12 @@ class Rig(OneNode):
         """Take pending runs, as the keeper does, and gate them."""
         with self.store.write() as connection:
             taken = run_rows.take_pending(
-                *(connection, self.ids, self.pools, self.claimer._node.id, self.clock.now(), 0),
+                connection,
+                job_set(connection, self.ids),
+                self.pools,
+                self.claimer._node.id,
+                self.clock.now(),
+                0,
                 {"default": 10},
             )
         self.recorder.offer(taken)
@@ -290,9 +295,10 @@ def test_a_run_that_waits_keeps_its_place_when_its_node_dies(store):
     rig.tick()
     rig.finish(rig.started[0])
     with store.write() as connection:
-        now, room = rig.clock.now(), {"default": 9}
-        (run,) = run_rows.take_pending(connection, rig.ids, rig.pools, "dead", now, 0, room)
-        assert run_rows.rescue(connection, {(run.id, run.fence, 0)}, rig.clock.now()) == []
+        mine, now = job_set(connection, rig.ids), rig.clock.now()
+        (run,) = run_rows.take_pending(connection, mine, rig.pools, "dead", now, 0, {"default": 9})
+        (back,) = run_rows.rescue(connection, {(run.id, run.fence, 0)}, now)
+    assert back.state is State.PENDING
     assert rig.slots() == [("overlap:ext:cleanup", 1, 2, 3)]
     rig.take()
     assert [r.id for r in rig.started] == [1, 2]

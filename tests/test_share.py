@@ -12,7 +12,7 @@ from systemprompt_jobs._keep import Keeper
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import queries
 from systemprompt_jobs.model import State
-from tests.support import START, Calls, ManualClock, make_plan
+from tests.support import START, Calls, ManualClock, NoAttempts, make_plan
 
 LEASE_S = 86_400.0
 TICK = START + timedelta(minutes=1)
@@ -40,7 +40,9 @@ class Node:
             held=lambda: [(run.id, run.fence) for run in self.held],
             room=lambda: {"default": self.room - len(self.held)},
             took=self._take,
+            drop=lambda _: None,
             observer=Calls(),
+            interrupter=NoAttempts(),
         )
         self.keeper.join("scheduler", {"default": 10})
         self.claimer.install(parse)

@@ -21,7 +21,7 @@ from systemprompt_jobs._store.schema import job as job_table
 from systemprompt_jobs._store.schema import job_set
 from systemprompt_jobs._whose import is_older
 from systemprompt_jobs.model import Extension, State
-from tests.support import START, Calls, ManualClock, answer_lost, make_plan
+from tests.support import START, Calls, ManualClock, NoAttempts, answer_lost, make_plan
 
 LEASE_S = 30.0
 HOURLY = "0 0 * * * *"
@@ -56,14 +56,17 @@ class Node:
             clock,
             LEASE_S,
             fingerprints=self.claimer.fingerprints,
+            pools={},
             held=list,
-            room=lambda: 0,
+            room=dict,
             took=self.taken.extend,
+            drop=lambda _: None,
             observer=Calls(),
+            interrupter=NoAttempts(),
         )
 
     def start(self):
-        self.keeper.join("scheduler", 10)
+        self.keeper.join("scheduler", {"default": 10})
         self.claimer.install(parse)
         return self
 

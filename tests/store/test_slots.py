@@ -19,7 +19,7 @@ from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
 from systemprompt_jobs._store.slots import Verdict
 from systemprompt_jobs.model import Concurrency, Overlap, Report, RetryPolicy, Run, State, Trigger
-from tests.support import START, make_plan
+from tests.support import START, job_set, make_plan
 
 # --- the pure decision ---
 
@@ -106,6 +106,7 @@ PLANS = (
     make_plan("both", overlap=Overlap.QUEUE, concurrency=Concurrency("api", 2), retry=RetryPolicy(3)),
 )  # fmt: skip
 IDS = [plan.id for plan in PLANS]
+POOLS = dict.fromkeys(IDS, "default")
 
 
 class Crash(BaseException):
@@ -192,7 +193,10 @@ class World:
         return run_rows.lock(connection, ids).values()
 
     def take(self, connection, pick):
-        return run_rows.take_pending(connection, IDS, "n1", self.now, 0, 1 + pick)
+        return run_rows.take_pending(
+            *(connection, job_set(connection, IDS), POOLS, "n1", self.now, 0),
+            {"default": 1 + pick},
+        )
 
     def give_back(self, connection, pick):
         runs = [r for r in self.held.values() if r.trigger is Trigger.SCHEDULE][: 1 + pick]
