@@ -145,7 +145,7 @@ def test_a_start_up_run_is_tried_again_by_its_own_node(store):
     assert rig.take() == []
     rig.recorder.step()
     assert (rig.started[-1].id, rig.started[-1].attempt) == (run.id, 2)
-    assert rig.recorder.room() == 18
+    assert rig.recorder.room() == {"default": 18}
 
 
 def test_a_report_in_doubt_of_a_run_that_is_tried_again_counts_once(store):

@@ -15,8 +15,6 @@ class TestThreads(ExecutorContract):
     def executor(self):
         return Threads(3)
 
-    test_an_interrupted_attempt_gives_its_place_back = None
-
 
 class TestCoroutines(ExecutorContract):
     @pytest.fixture

@@ -28,6 +28,16 @@ def value_of(text: bytes) -> Any:
 
 def _plain(value: object) -> object:
     """Return what JSON can say. A mapping of one key with a `$` is something else in disguise."""
+    if isinstance(value, Mapping):
+        plain = {str(key): _plain(item) for key, item in value.items()}
+        return {"$": list(plain.items())} if any(key[:1] == "$" for key in plain) else plain
+    if isinstance(value, list | tuple):
+        items = [_plain(item) for item in value]
+        return {"$tuple": items} if isinstance(value, tuple) else items
+    return _named(value)
+
+
+def _named(value: object) -> object:
     if isinstance(value, Enum):
         return {f"${type(value).__name__}": value.value}
     if isinstance(value, datetime):
@@ -37,12 +47,7 @@ def _plain(value: object) -> object:
     if is_dataclass(value):
         own = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         return {f"${type(value).__name__}": own}
-    if isinstance(value, Mapping):
-        plain = {str(key): _plain(item) for key, item in value.items()}
-        return {"$": list(plain.items())} if any(key[:1] == "$" for key in plain) else plain
-    if isinstance(value, tuple):
-        return {"$tuple": [_plain(item) for item in value]}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    return value
 
 
 def _restored(data: dict[str, Any]) -> Any:
