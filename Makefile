@@ -72,6 +72,10 @@ bench-store: $(INSTALLED_DEV) ## time recorded runs on SQLite and PostgreSQL
 bench-window: $(INSTALLED_DEV) ## count what a kill -9 loses, by the gate window
 	$(BIN)/python -m tests.bench.bench_window
 
+.PHONY: bench-attempts
+bench-attempts: $(INSTALLED_DEV) ## time what surrounds a function: context, middleware, progress, logs
+	$(BIN)/python -m tests.bench.bench_attempts
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf $(VENV) $(DEMO) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ from . import errors, hookspecs, interfaces, model
 from ._declare import GIVE_UP, JobExtension, JobResult, Retry, Skip, job
 from ._version import __version__
 from .hookspecs import hookimpl
-from .model import Job, Report, Run
+from .model import Job, Progress, Report, Run
 
 if TYPE_CHECKING:
     from ._calendar import cron, every
@@ -29,6 +29,7 @@ __all__ = [
     "JobContext",
     "JobExtension",
     "JobResult",
+    "Progress",
     "Report",
     "Retry",
     "Run",

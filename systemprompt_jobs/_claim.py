@@ -68,8 +68,8 @@ class Claimer:
     `lease_until` tells the end of a lease taken now; `took` receives the rows of one
     transaction: claimed and pending runs, and stretches that were missed or paused; `failed` a
     job whose schedule raises, or whose clock was wrong; `resumed` the jobs whose pauses have
-    ended by themselves; `room` tells how many runs this node can make use of. Beyond that it
-    leaves ticks to the other live schedulers.
+    ended by themselves; `room` tells how many runs this node can make use of, `full` in which
+    pools it cannot. Those and what is beyond it are left to the other live schedulers.
 
     Where another plan is in force for a job, this node stands by: every third of a lease it
     looks whether a live scheduler still has that plan.
@@ -88,6 +88,7 @@ class Claimer:
         *,
         room: Callable[[], int],
         lease_s: float,
+        full: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
@@ -101,6 +102,7 @@ class Claimer:
         self._newest = clock.now()
         self._ahead: set[str] = set()
         self._room = room
+        self._full = full
         self._review_s = lease_s / 3
         self._reviewed = float("-inf")
         self._boot = boot_id() if store.one_host else ""
@@ -464,7 +466,8 @@ class Claimer:
             if decision.run is not None
         ]
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
-        for row in due[: max(0, room)]:
+        full = () if room == sys.maxsize else self._full()
+        for row in [row for row in due if row["pool"] not in full][: max(0, room)]:
             row.update(mine)
         runs = run_rows.add(connection, due)
         job_rows.advance(
@@ -569,6 +572,7 @@ def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[st
         "overlap": plan.overlap,
         "max_attempts": plan.retry.max_attempts,
         "policy": freeze(plan),
+        "pool": plan.executor,
         "fingerprint": fingerprint(plan),
         "distribution": plan.extension.distribution,
         "version": plan.extension.version,

@@ -6,10 +6,10 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import structlog
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from ._output import bound_logger
 from .errors import RunCancelled, ServiceError
 from .model import EMPTY, Run
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime, timedelta
 
+    import structlog
     import svcs
+
+    from .interfaces import Voice
 
 T = TypeVar("T")
 
@@ -30,6 +33,11 @@ class Resources:
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()
         self.registry = registry
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of `databases:`."""
+        return self._urls
 
     def engine(self, name: str) -> Engine:
         """Return the one engine of database `name`, made when first asked for."""
@@ -77,7 +85,7 @@ class JobContext:
     - `parameters`: the checked values of the keyword-only arguments.
     - `enforce`: False is a dry run: destroy nothing, say what would be destroyed.
     - `config`: the extension's own section, `scheduler.extensions.<name>`.
-    - `log`: a structlog logger bound to job, run and attempt.
+    - `log`: a structlog logger bound to job, run, attempt and node; what it logs is kept.
     """
 
     run: Run
@@ -87,6 +95,7 @@ class JobContext:
     resources: Resources = field(repr=False)
     services: svcs.Container = field(repr=False)
     interrupted: threading.Event = field(default_factory=threading.Event, repr=False)
+    said: Voice = field(repr=False)
 
     @property
     def tick(self) -> datetime | None:
@@ -96,13 +105,15 @@ class JobContext:
     @property
     def log(self) -> structlog.typing.FilteringBoundLogger:
         """A structlog logger bound to this run."""
-        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(
-            "systemprompt_jobs.job",
-            job=self.run.job_id,
-            run=self.run.id,
-            attempt=self.run.attempt,
-        )
-        return logger
+        return bound_logger(self.said, self.run)
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Say how far the job is, as often as you like: `done` of `total`, in its own units.
+
+        It is written down once a second, for `status`, `run` and hooks to show. Any thread of
+        the job may call.
+        """
+        self.said.progress(done, total, message)
 
     @property
     def cancelled(self) -> bool:

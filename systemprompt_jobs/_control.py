@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ._claim import FAR, job_row
-from ._run import clean
+from ._said import clean
 from ._store import control as control_rows
 from ._store import jobs as job_rows
 from ._store import runs as run_rows

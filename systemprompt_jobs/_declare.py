@@ -52,6 +52,7 @@ def job(
     retry_on: Errors = (),
     give_up_on: Errors = (),
     concurrency: Mapping[str, Any] | None = None,
+    executor: str | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
 
@@ -82,6 +83,7 @@ def job(
     retry_on: Errors = (),
     give_up_on: Errors = (),
     concurrency: Mapping[str, Any] | None = None,
+    executor: str | None = None,
 ) -> Job[P, R] | Callable[[Callable[P, R]], Job[P, R]]:
     """Declare a function as a job.
 
@@ -113,6 +115,8 @@ def job(
     - `retry_on`, `give_up_on`: exception types or their names; only these are tried again, and
       these never.
     - `concurrency`: `{"key": "api", "limit": 2}`: at most so many runs of all jobs with this key.
+    - `executor`: the pool it runs in, of `executors:`; unless given, `"asyncio"` for an
+      `async def` function and `"default"` (threads) for others.
 
     Raises TypeError for an argument of the wrong type and for methods. Wrong values (a schedule
     that does not parse, say) degrade this one job when plugins are collected.
@@ -149,6 +153,7 @@ def job(
             concurrency=None
             if concurrency is None
             else MappingProxyType(dict(_typed("concurrency", concurrency, Mapping))),
+            executor=_typed("executor", executor, str) if executor is not None else None,
         )
 
     return declare if function is None else declare(function)

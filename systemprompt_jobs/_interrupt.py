@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
@@ -14,7 +15,7 @@ import structlog
 from .model import Report, Run, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ._run import Attempt
     from .interfaces import Clock, Executor
@@ -47,8 +48,8 @@ class Interrupter:
 
     An executor that kills has its attempt's report changed into what it was ended for. A thread
     cannot be killed: when its time is up, the run is reported `timed_out` at once, and the thread
-    is a *stray* from then on; what it ends in is dropped. `workers` is how many threads there
-    are: with as many strays the node is `exhausted`.
+    is a *stray* from then on; what it ends in is dropped. `workers` is how many threads each pool
+    has that cannot kill: with as many strays it is `exhausted`.
 
     `report` takes what attempts ended in, `released` a run whose stray has ended, `wake` has
     `step` called. `lease_left` tells the seconds until this node's lease runs out.
@@ -58,7 +59,7 @@ class Interrupter:
         self,
         clock: Clock,
         *,
-        workers: int,
+        workers: Mapping[str, int],
         lease_left: Callable[[], float],
         report: Callable[[Run, Report], None],
         released: Callable[[Run], None],
@@ -131,9 +132,12 @@ class Interrupter:
             return [watched.attempt.run for watched in self._strays.values()]
 
     @property
-    def exhausted(self) -> bool:
-        """Whether there are as many strays as workers."""
-        return len(self._strays) >= self._workers
+    def exhausted(self) -> tuple[str, ...]:
+        """The pools that have as many strays as workers."""
+        if not self._strays:
+            return ()
+        strays = Counter(run.pool for run in self.strays())
+        return tuple(pool for pool, size in self._workers.items() if strays[pool] >= size)
 
     @property
     def can_kill(self) -> bool:
@@ -201,7 +205,7 @@ class Interrupter:
             )
             watched.executor.interrupt(watched.attempt)
             self._report(watched.attempt.run, replace(report, error=error))
-            self._say_if_exhausted()
+            self._say_if_exhausted(watched.attempt.run.pool)
 
     def _write_off(self, key: _Key) -> _Watched | None:
         """Make a stray of an attempt, unless it has just ended."""
@@ -217,10 +221,11 @@ class Interrupter:
         ran = timedelta(seconds=self._clock.monotonic() - began) if began else timedelta(0)
         return Report(outcome, now - ran, now, traceback=watched.attempt.stack(), stray=True)
 
-    def _say_if_exhausted(self) -> None:
-        if self.exhausted:
-            jobs = sorted({run.job_id for run in self.strays()})
-            self._log.error("workers_exhausted", strays=len(self._strays), jobs=jobs)
+    def _say_if_exhausted(self, pool: str) -> None:
+        if pool in self.exhausted:
+            strays = [run for run in self.strays() if run.pool == pool]
+            jobs = sorted({run.job_id for run in strays})
+            self._log.error("workers_exhausted", pool=pool, strays=len(strays), jobs=jobs)
 
     def _interrupt(self, watched: _Watched, why: str, *, moves: bool = False) -> None:
         if watched.verdict is None:

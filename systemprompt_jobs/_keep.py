@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from .model import Report, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from ._interrupt import Interrupter
@@ -29,9 +31,10 @@ _MAX_OFFSET = timedelta(seconds=1)
 
 
 class Keeper:
-    """Heartbeats, rescues, takes over pending runs, at most `room()` at once, and hears of cancels.
+    """Heartbeats, rescues, takes over pending runs, and hears of cancels.
 
-    `watch` looks for what others have changed.
+    Takes over at most `room()` of each pool at once; `pools` names the pool of each job. `watch`
+    looks for what others have changed.
 
     A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
     if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
@@ -46,8 +49,9 @@ class Keeper:
         lease_s: float,
         *,
         fingerprints: Mapping[str, str],
+        pools: Mapping[str, str],
         held: Callable[[], list[tuple[int, int]]],
-        room: Callable[[], int],
+        room: Callable[[], Mapping[str, int]],
         took: Callable[[list[Run]], None],
         drop: Callable[[Iterable[Run]], None],
         observer: Observer,
@@ -60,6 +64,7 @@ class Keeper:
         self._lease_s = lease_s
         self._fingerprints = fingerprints
         self._job_set = set_hash(fingerprints)
+        self._pools = pools
         self._held = held
         self._room = room
         self._took = took
@@ -70,15 +75,15 @@ class Keeper:
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
         self._doubt = Doubt(store)
-        self._crowded = False
+        self._crowded: AbstractSet[str] = frozenset()
         self._renewed = float("-inf")
         self._suspects: set[tuple[int, int, int]] = set()
         self._silent: set[tuple[Node, int]] = set()
         self._orphans: set[tuple[int, int]] = set()
 
     @property
-    def crowded(self) -> bool:
-        """Whether pending runs may wait until this node has room for them."""
+    def crowded(self) -> AbstractSet[str]:
+        """The pools for whose room on this node pending runs may wait."""
         return self._crowded
 
     def lease_until(self) -> int:
@@ -93,8 +98,11 @@ class Keeper:
         """Return the seconds until this node's lease runs out."""
         return self._renewed + self._lease_s - self._clock.monotonic()
 
-    def join(self, kind: str, workers: int) -> None:
-        """Register the node, then its jobs. `kind` is `scheduler` or `command`."""
+    def join(self, kind: str, sizes: Mapping[str, int]) -> None:
+        """Register the node, then its jobs.
+
+        `kind` is `scheduler` or `command`; `sizes` are those of its pools.
+        """
         sent = self._clock.monotonic()
         with self._store.write() as connection:
             now = self._clock.read(connection)
@@ -108,7 +116,8 @@ class Keeper:
                     "kind": kind,
                     "version": self._node.version,
                     "job_set": self._job_set,
-                    "workers": workers,
+                    "workers": sum(sizes.values()),
+                    "pools": dict(sizes),
                     "clock_offset": self._clock.offset,
                     "started": now,
                     "heartbeat": now,
@@ -222,21 +231,29 @@ class Keeper:
 
     def _take_pending(self) -> None:
         room, crowded = self._room(), self._crowded
-        self._crowded = room <= 0
-        if self._crowded:
+        self._crowded = {pool for pool, free in room.items() if free <= 0}
+        if len(self._crowded) == len(room):
             return
         if not crowded:  # else there are more, most likely
             with self._store.read() as connection:
                 if not run_rows.any_pending(connection, self._job_set, self._clock.now()):
+                    self._crowded = frozenset()
                     return
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
             runs = run_rows.take_pending(
-                connection, self._job_set, self._node.id, now, self.lease_until(), room
+                connection,
+                self._job_set,
+                self._pools,
+                self._node.id,
+                now,
+                self.lease_until(),
+                room,
             )
             self._doubt.wrote(runs)
         self._tell(runs)
-        self._crowded = len(runs) == room
+        taken = Counter(run.pool for run in runs)
+        self._crowded = {pool for pool, free in room.items() if taken[pool] >= free}
 
     def _tell(self, runs: list[Run]) -> None:
         """Hand on what a transaction has written."""

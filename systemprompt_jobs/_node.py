@@ -20,7 +20,10 @@ from ._interrupt import Interrupter
 from ._keep import Keeper
 from ._listen import Listener
 from ._loop import Loop, Outage
+from ._middleware import Middleware
 from ._observe import DRAIN_S, Observer
+from ._output import LogTap
+from ._progress import Scribe
 from ._prune import Pruner, Retention
 from ._record import Recorder, cancelled
 from ._retry import settle
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from ._context import Resources
+    from ._hand_over import Wanted
     from ._store import Store
     from ._store.jobs import JobRow
     from .interfaces import Clock, Executor, Schedule
@@ -75,7 +79,7 @@ class LiveNode:
         plans: Iterable[Plan],
         manager: pluggy.PluginManager,
         resources: Resources,
-        executor: Executor,
+        executors: Mapping[str, Executor],
         clock: Clock,
         lease_s: float,
         retention: Retention = Retention(),  # noqa: B008  # frozen
@@ -85,7 +89,8 @@ class LiveNode:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
         self._resources = resources
-        self._executor = executor
+        self._executors = executors
+        self._sizes = {name: executor.size for name, executor in executors.items()}
         self._clock = clock = store.clock(clock)
         self._log = structlog.get_logger("systemprompt_jobs")
         self._changed = threading.Condition()
@@ -99,7 +104,11 @@ class LiveNode:
         self._observer = Observer(manager)
         self._interrupter = Interrupter(
             clock,
-            workers=executor.size,
+            workers={
+                name: executor.size
+                for name, executor in executors.items()
+                if not executor.capabilities.kills
+            },
             lease_left=lambda: self._keeper.lease_left(),  # noqa: PLW0108  # made below
             report=self._reported,
             released=lambda run: self._recorder.release(run),  # noqa: PLW0108  # made below
@@ -111,25 +120,34 @@ class LiveNode:
             clock,
             lease_s,
             fingerprints={plan.id: fingerprint(plan) for plan in self._plans.values()},
+            pools={plan.id: plan.executor for plan in self._plans.values()},
             held=lambda: self._recorder.held(),  # noqa: PLW0108  # made below
-            room=lambda: self._recorder.room() if self._ticking and self._ready() else 0,
+            room=lambda: self._recorder.room() if self._ticking else {},
             took=self._took,
             drop=lambda runs: self._recorder.drop(runs),  # noqa: PLW0108  # made below
             observer=self._observer,
             watch=self._look,
             interrupter=self._interrupter,
         )
+        self._middleware = Middleware(manager)
+        self._scribe = Scribe(
+            store,
+            self._observer,
+            clock,
+            lambda: self._scribe_loop.wake(),  # noqa: PLW0108  # made below
+        )
         self._recorder = Recorder(
             store,
             self._observer,
             clock,
-            size=executor.size,
+            sizes=self._sizes,
             lease_until=self._keeper.lease_until,
-            may_start=lambda: self._keeper.may_start() and self._ready(),
+            may_start=self._keeper.may_start,
             start=self._start,
             ended=self._ended,
             wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
             settle=self._settle_report,
+            exhausted=lambda: self._interrupter.exhausted,
         )
         self._claimer = Claimer(
             store,
@@ -140,14 +158,16 @@ class LiveNode:
             self._took,
             lambda problem: self._observer.put("plugin_failed", problem=problem),
             self._resumed,
-            # What has waited longer, here or elsewhere, comes first.
-            room=lambda: 0 if self._keeper.crowded else self._recorder.room(),
+            room=self._claimable,
+            full=lambda: {*self._keeper.crowded, *self._interrupter.exhausted},
             lease_s=lease_s,
         )
         pruner = Pruner(store, clock, retention, self._observer)
         outage = Outage(self._observer, clock)
         self._record_loop = Loop("record", self._recorder.step, clock, outage)
         self._keep_loop = Loop("keep", self._keeper.step, clock, outage, self._overslept)
+        self._scribe_loop = Loop("scribe", self._scribe.step, clock, outage)
+        self._tap = LogTap()
         self._interrupt_loop = Loop("interrupt", self._interrupter.step, clock, outage)
         self._listener = Listener(store, self._keep_loop.wake, lease_s / 3)
         self._claim_loop = Loop("claim", self._claim, clock, outage)
@@ -155,6 +175,7 @@ class LiveNode:
         self._loops = (
             self._record_loop,
             self._keep_loop,
+            self._scribe_loop,
             self._interrupt_loop,
             self._claim_loop,
         )
@@ -185,8 +206,10 @@ class LiveNode:
         self._join("command")
 
     def _join(self, kind: str) -> None:
-        self._keeper.join(kind, self._executor.size)
+        self._keeper.join(kind, self._sizes)
         self._observer.start()
+        self._tap.attach()
+        self._scribe_loop.start()
         self._record_loop.start()
         self._keep_loop.start()
         self._interrupt_loop.start()
@@ -230,8 +253,10 @@ class LiveNode:
             reasons.append("the scheduler is stopping")
         if not self._keeper.may_start():
             reasons.append("the database could not be reached for as long as a lease")
-        if self._interrupter.exhausted:
-            reasons.append("as many threads have outlived their timeouts as there are workers")
+        reasons += [
+            f"as many threads of the pool {pool!r} have outlived their timeouts as it has workers"
+            for pool in self._interrupter.exhausted
+        ]
         stuck = [loop.name for loop in self._loops if loop.stuck_for() > _STUCK_S]
         reasons += [f"the thread {name} is stuck" for name in stuck]
         return Health(live=not stuck, ready=not reasons, reasons=tuple(reasons))
@@ -243,18 +268,17 @@ class LiveNode:
 
     # --- at work ---
 
-    def trigger(
-        self, plan: Plan, parameters: Mapping[str, Any], *, enforce: bool, who: str
-    ) -> SimpleQueue[Run]:
+    def trigger(self, wanted: Wanted, who: str) -> SimpleQueue[Run]:
         """Run a job here and now; the queue receives the run when it has ended."""
-        row = self._held_values(plan, manual_key(), Trigger.MANUAL)
-        row |= {"parameters": dict(parameters), "enforce": enforce}
+        plan = wanted.plan
+        row = self._held_values(plan, manual_key(), Trigger.MANUAL) | wanted.values
 
         def add() -> Run:
             with self._store.write() as connection:
                 job_rows.add_missing(connection, [self._claimer.row(plan)])
                 if run_rows.add(connection, [row]):  # else it is there from the first try
-                    job_rows.add_audit(connection, self._clock.now(), who, "run", plan.id)
+                    now = self._clock.now()
+                    job_rows.add_audit(connection, now, who, wanted.action, plan.id)
                 return run_rows.find(connection, [row])[0]
 
         run = twice(add)
@@ -294,7 +318,7 @@ class LiveNode:
 
     def _start(self, run: Run) -> None:
         def began() -> None:
-            self._recorder.began()
+            self._recorder.began(run)
             self._interrupter.began(run)
 
         plan = self._plans[run.job_id]
@@ -305,18 +329,27 @@ class LiveNode:
             self._clock.now,
             began,
             lambda report: self._interrupter.ended(run, report),
+            self._scribe.listen(run),
+            self._middleware,
         )
-        self._interrupter.watch(attempt, self._executor, plan.timeout)
-        self._executor.submit(attempt)
+        executor = self._executors[run.pool]
+        self._interrupter.watch(attempt, executor, plan.timeout)
+        executor.submit(attempt)
 
     def _reported(self, run: Run, report: Report) -> None:
-        self._recorder.report(run, report)
+        """Take what an attempt ended in, whoever says so; what it says later is dropped."""
+        self._recorder.report(run, self._scribe.complete(run, report))
         with self._changed:
             self._changed.notify_all()
 
     def _ready(self) -> bool:
         """Return whether there is a worker that could start something, now or later."""
-        return not self._interrupter.exhausted
+        return len(self._interrupter.exhausted) < len(self._executors)
+
+    def _claimable(self) -> int:
+        """Return how many ticks to claim. What has waited longer, in whatever node, comes first."""
+        full = self._keeper.crowded
+        return sum(max(0, free) for pool, free in self._recorder.room().items() if pool not in full)
 
     def reload(self, plans: Iterable[Plan]) -> None:
         """Go on by other plans of the same jobs. Any thread may call; runs go on as they began."""
@@ -400,13 +433,16 @@ class LiveNode:
         self._wait_for_runs(grace_s)
         self._cut_off(f"still running {grace_s:g} s after the scheduler was told to stop")
         self._interrupt_loop.stop()
+        self._scribe_loop.stop()
         self._record_loop.stop()
         self._settle(self._recorder.flush)
         self._keep_loop.stop()
         # What failed meanwhile and was to be tried again here, and what the keeper was taking.
         self._give_back_unstarted()
         self._settle(self._leave)
-        self._executor.close()
+        self._tap.detach()
+        for executor in self._executors.values():
+            executor.close()
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
         self._observer.drain(DRAIN_S)

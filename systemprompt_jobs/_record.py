@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -15,7 +15,7 @@ from ._store import runs as run_rows
 from .model import Report, Run, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from ._observe import Observer
     from ._store import Store, StoreClock
@@ -47,9 +47,10 @@ def _as_it_is(_run: Run, report: Report) -> Report:
 class Recorder:
     """Gates runs whose time has come, hands them to `start`, and records their reports.
 
-    `size` is how many functions the executor runs at once. `may_start` says whether this node's
+    `sizes` is how many functions each pool runs at once. `may_start` says whether this node's
     lease still holds. `ended` is told of each run that reached its end, after the commit.
-    `settle` decides whether a run is tried again, on the thread that reports.
+    `settle` decides whether a run is tried again, on the thread that reports. `exhausted` names
+    the pools that can start nothing.
     """
 
     def __init__(
@@ -58,32 +59,35 @@ class Recorder:
         observer: Observer,
         clock: StoreClock,
         *,
-        size: int,
+        sizes: Mapping[str, int],
         lease_until: Callable[[], int],
         may_start: Callable[[], bool],
         start: Callable[[Run], None],
         ended: Callable[[Run], None],
         wake: Callable[[], None],
         settle: Callable[[Run, Report], Report] = _as_it_is,
+        exhausted: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._observer = observer
         self._clock = clock
-        self._size = size
+        self._sizes = sizes
         self._lease_until = lease_until
         self._may_start = may_start
         self._start = start
         self._ended = ended
         self._wake = wake
         self._settle = settle
+        self._exhausted = exhausted
         self._lock = threading.Lock()
         self._order = count()
-        self._waiting: list[tuple[datetime, int, Run]] = []  # a heap, by due time
+        self._waiting: dict[str, list[tuple[datetime, int, Run]]]  # a heap for each pool
+        self._waiting = {pool: [] for pool in sizes}
         self._gating: list[Run] = []
         self._started: dict[tuple[int, int], Run] = {}  # gated, and not yet reported
         self._reports: deque[tuple[Run, Report]] = deque()
         self._released: deque[tuple[int, int]] = deque()
-        self._recent: deque[float] = deque()
+        self._recent: dict[str, deque[float]] = {pool: deque() for pool in sizes}
         self._turn = threading.Lock()  # held while a group is written
         self._closed = False
         self._doubted: set[int] = set()  # written once, with no answer
@@ -101,11 +105,12 @@ class Recorder:
         self._wake()
 
     def _await(self, run: Run, at: datetime = _ALWAYS) -> None:
-        heapq.heappush(self._waiting, (max(run.due or at, at), next(self._order), run))
+        entry = (max(run.due or at, at), next(self._order), run)
+        heapq.heappush(self._waiting[run.pool], entry)
 
-    def began(self) -> None:
+    def began(self, run: Run) -> None:
         """Note that a worker has just begun a run."""
-        self._recent.append(self._clock.monotonic())
+        self._recent[run.pool].append(self._clock.monotonic())
 
     def report(self, run: Run, report: Report) -> None:
         """Take what an attempt ended in."""
@@ -126,9 +131,11 @@ class Recorder:
         if not ended:
             return
         with self._lock:
-            gone = [ended[run.id] for _, _, run in self._waiting if run.id in ended]
-            self._waiting = [entry for entry in self._waiting if entry[2].id not in ended]
-            heapq.heapify(self._waiting)
+            gone = []
+            for waiting in self._waiting.values():
+                gone += [ended[run.id] for _, _, run in waiting if run.id in ended]
+                waiting[:] = [entry for entry in waiting if entry[2].id not in ended]
+                heapq.heapify(waiting)
         for run in gone:
             self._ended(run)
 
@@ -138,27 +145,37 @@ class Recorder:
             return self._held()
 
     def _held(self) -> list[tuple[int, int]]:
-        runs = [run for _, _, run in self._waiting]
+        runs = [run for waiting in self._waiting.values() for _, _, run in waiting]
         runs += [*self._gating, *self._started.values()]
         runs += [run for run, _ in self._reports]
         return [(run.id, run.fence) for run in runs]
 
-    def room(self) -> int:
-        """Return how many more runs this node can make use of: twice its free workers.
+    def room(self) -> Mapping[str, int]:
+        """Return how many more runs each pool can make use of: twice its free workers.
 
         And as many as were started in the last `WINDOW_S`. Those that wait for a later time,
         because of a splay, need no worker yet; those that wait here for their next attempt or
-        for a slot may wait long and do not count.
+        for a slot may wait long and do not count. An exhausted pool has no room.
         """
         soon = self._clock.reached() + _SOON
         with self._lock:
             if self._closed:
-                return 0
-            free = max(0, self._size - len(self._started))
-            waiting = sum(
-                due <= soon and not (run.attempt or run.reason) for due, _, run in self._waiting
-            )
-            return 2 * free + self._window() - waiting - len(self._gating)
+                return {}
+            started = Counter(run.pool for run in self._started.values())
+            gating = Counter(run.pool for run in self._gating)
+            room = dict.fromkeys(self._sizes, 0)
+            for pool, size in self._open_pools():
+                free = max(0, size - started[pool])
+                waiting = sum(
+                    due <= soon and not (run.attempt or run.reason)
+                    for due, _, run in self._waiting[pool]
+                )
+                room[pool] = 2 * free + self._window(pool) - waiting - gating[pool]
+            return room
+
+    def _open_pools(self) -> list[tuple[str, int]]:
+        exhausted = self._exhausted()
+        return [(pool, size) for pool, size in self._sizes.items() if pool not in exhausted]
 
     def running(self) -> list[Run]:
         """Return the runs whose function has been started and has not reported yet."""
@@ -172,8 +189,10 @@ class Recorder:
         """
         self._closed = True
         with self._turn, self._lock:
-            unstarted = [run for _, _, run in self._waiting] + self._gating
-            self._waiting.clear()
+            unstarted = [run for waiting in self._waiting.values() for _, _, run in waiting]
+            unstarted += self._gating
+            for waiting in self._waiting.values():
+                waiting.clear()
             self._gating.clear()
         return unstarted
 
@@ -196,21 +215,28 @@ class Recorder:
                 self._await(run)
             self._gating.clear()
             room = self._room()
-            while room > 0 and self._waiting and self._waiting[0][0] <= now:
-                self._gating.append(heapq.heappop(self._waiting)[2])
-                room -= 1
+            for pool, free in room.items():
+                waiting = self._waiting[pool]
+                for _ in range(free):
+                    if not waiting or waiting[0][0] > now:
+                        break
+                    self._gating.append(heapq.heappop(waiting)[2])
             return reports, list(self._gating)
 
-    def _room(self) -> int:
+    def _room(self) -> Mapping[str, int]:
         if self._closed or not self._may_start():
-            return 0
-        return self._size + self._window() - len(self._started) - len(self._gating)
+            return {}
+        started = Counter(run.pool for run in self._started.values())
+        return {
+            pool: size + self._window(pool) - started[pool] for pool, size in self._open_pools()
+        }
 
-    def _window(self) -> int:
+    def _window(self, pool: str) -> int:
         horizon = self._clock.monotonic() - WINDOW_S
-        while self._recent and self._recent[0] < horizon:
-            self._recent.popleft()
-        return len(self._recent)
+        recent = self._recent[pool]
+        while recent and recent[0] < horizon:
+            recent.popleft()
+        return len(recent)
 
     def _write(self, reports: list[tuple[Run, Report]], ready: list[Run]) -> None:
         """Commit one group. What fails to commit stays where it is and is tried again."""
@@ -293,9 +319,12 @@ class Recorder:
 
     def _until_next(self) -> float | None:
         with self._lock:
-            if not self._waiting or self._closed:
+            first = min(
+                (waiting[0][0] for waiting in self._waiting.values() if waiting), default=None
+            )
+            if first is None or self._closed:
                 return None
-            until = (self._waiting[0][0] - self._clock.reached()).total_seconds()
+            until = (first - self._clock.reached()).total_seconds()
         # At zero there is no room: a report or a renewed lease wakes us, or this does.
         return min(until, _LONGEST_WAIT_S) if until > 0 else WINDOW_S
 

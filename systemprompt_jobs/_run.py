@@ -6,7 +6,8 @@ import operator
 import sys
 import threading
 import traceback
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +17,8 @@ import structlog
 from . import _parameters
 from ._context import JobContext
 from ._declare import JobResult, Retry, Skip, error_type_name
+from ._output import identity
+from ._said import Said, clean, speaking
 from .errors import ParameterError, RunCancelled, text_of
 from .model import Report, Run, State
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType, TracebackType
 
     from ._context import Resources
+    from ._middleware import Middleware
+    from .interfaces import Voice
     from .model import Job, Plan
 
 MAX_MESSAGE = 10_000
@@ -55,7 +60,8 @@ class _DeclaredFailure(Exception):  # noqa: N818  # it is no error
 class Attempt:
     """One call of a job's function for a run: what executors know as `interfaces.Attempt`.
 
-    `began` is called when the call begins, and `ended` receives its report.
+    `began` is called when the call begins, and `ended` receives its report. `said` takes what the
+    function says meanwhile, and `middleware` is what plugins wrap around it.
     """
 
     def __init__(
@@ -66,6 +72,8 @@ class Attempt:
         now: Callable[[], datetime],
         began: Callable[[], None] = lambda: None,
         ended: Callable[[Report], None] = lambda _: None,
+        said: Voice | None = None,
+        middleware: Middleware | None = None,
     ) -> None:
         self.run = run
         self.job = plan.job
@@ -76,13 +84,26 @@ class Attempt:
         self._now = now
         self._began = began
         self._thread: int | None = None
+        self._middleware = middleware
+        self.said: Voice = said or Said(run)
 
     def interrupt(self) -> None:
         """Tell the function that it should end."""
         self.cancelled.set()
 
+    def began(self) -> None:
+        """Note that the function begins now."""
+        self._began()
+
+    def annotate(self, **values: str | float) -> None:
+        """Note something that is kept with the attempt."""
+        self.said.annotate(values)
+
     def call(self) -> Report:
         """Call the function and report what came of it. Raises nothing."""
+        return copy_context().run(self._call)  # what the job binds there ends with it
+
+    def _call(self) -> Report:
         if self.job.is_async:
             import asyncio
 
@@ -112,11 +133,19 @@ class Attempt:
 
     @contextmanager
     def _arguments(self) -> Iterator[tuple[tuple[JobContext, ...], Mapping[str, Any]]]:
-        """Yield what the function takes; the services of the run end with the block."""
+        """Yield what the function takes; middleware and services of the run end with the block.
+
+        The services are inside, so that middleware sees a COMMIT of theirs that fails.
+        """
         if self.cancelled.is_set():
             raise RunCancelled("it was told to end before it began")
-        parameters = _parameters.validate(self.job, self.run.parameters)
-        with self._resources.container() as services:
+        speaking.set(self.said)
+        structlog.contextvars.bind_contextvars(**identity(self.run))
+        with ExitStack() as stack:
+            if self._middleware is not None:
+                self._middleware.around(self, stack)
+            parameters = _parameters.validate(self.job, self.run.parameters)
+            services = stack.enter_context(self._resources.container())
             context = JobContext(
                 run=self.run,
                 parameters=MappingProxyType(parameters),
@@ -125,6 +154,7 @@ class Attempt:
                 resources=self._resources,
                 services=services,
                 interrupted=self.cancelled,
+                said=self.said,
             )
             yield (context,) if _parameters.takes_context(self.job) else (), parameters
 
@@ -145,7 +175,7 @@ class _Verdict:
         """Take what the function returned."""
         self._outcome = _judge(result, self._run)
         if isinstance(result, JobResult) and not result.ok:
-            raise _DeclaredFailure  # so that services see that the job has failed
+            raise _DeclaredFailure(result.message)  # so that services see that the job has failed
 
     def __enter__(self) -> Self:
         return self
@@ -249,11 +279,6 @@ def _clip_start(text: str) -> str:
     if len(text) <= MAX_TRACEBACK:
         return clean(text)
     return f"(cut, {len(text):,} characters in all) …\n" + clean(text[-MAX_TRACEBACK:])
-
-
-def clean(text: str) -> str:
-    """Replace what databases refuse in a text: NUL and lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _count(value: Any) -> int | None:

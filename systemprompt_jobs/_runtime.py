@@ -7,7 +7,9 @@ import difflib
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,10 +30,11 @@ from .errors import (
 )
 from .model import (
     RETRYING,
-    Attempt,
+    AttemptOverview,
     AuditEntry,
     Change,
     Explanation,
+    Finding,
     Health,
     Job,
     JobOverview,
@@ -42,6 +45,7 @@ from .model import (
     Plan,
     Problem,
     Pruned,
+    Report,
     Run,
     SchedulerOverview,
     State,
@@ -49,7 +53,7 @@ from .model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -58,15 +62,18 @@ if TYPE_CHECKING:
     from ._context import Resources
     from ._control import Control
     from ._explain import Evidence
+    from ._hand_over import Wanted
+    from ._middleware import Middleware
     from ._node import LiveNode
     from ._observe import Observer
     from ._store import Store
     from ._store.plans import Standing
-    from .interfaces import Clock, Executor, Schedule
+    from .interfaces import Attempt, Clock, Executor, Schedule, Voice
 
 AT_START = (
     "database",
     "databases",
+    "executors",
     "health_address",
     "lease",
     "local_plugins",
@@ -76,9 +83,10 @@ AT_START = (
 )
 """Settings that a reload leaves as they are."""
 
-BUILT_IN = ("intervals", "threads", "logs")
+BUILT_IN = ("intervals", "threads", "coroutines", "processes", "logs")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
+_OPEN = (State.PENDING, State.CLAIMED, State.RUNNING)
 _TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
 
 
@@ -119,12 +127,18 @@ class Runtime:
         self._refused: tuple[Problem, ...] = ()
         self._manager = _new_manager(trace=trace)
         self.project = _configure.find_project(root, environ, Path.cwd())
+        self._origin: dict[str, Any] = {
+            "root": str(self.project.root),
+            "plugins": [plugin for plugin in plugins if isinstance(plugin, str)],
+            "no_plugins": [*no_plugins],
+            "environ": dict(environ),
+        }
         self.settings = _configure.load_settings(self.project, environ)
         self.collection = collect(
             self._manager,
             modules=plugins,
             files=self.settings.local_plugins,
-            blocked=no_plugins,
+            blocked=self._origin["no_plugins"],
             allowed=environ.get("SYSTEMPROMPT_PLUGINS"),
         )
         self.warnings = _configure.make_warnings(self.settings, self.collection)
@@ -296,18 +310,58 @@ class Runtime:
         job, and StoreError; then nothing has run here. Only if the connection broke twice while
         the run was being recorded, it may be on record, and other schedulers run it in the end.
         """
+        return self._run_here(self._wanted(names, parameters, enforce), who)
+
+    def submit(
+        self,
+        *names: str,
+        parameters: Mapping[str, Any] | None = None,
+        enforce: bool | None = None,
+        who: str = "",
+    ) -> list[Run]:
+        """Hand runs to the running schedulers, and return them at once, `pending`.
+
+        Any scheduler that has the job takes its run within about a second; one that nobody
+        takes within the job's `catchup_window` becomes `cancelled`. Arguments and errors are
+        those of `run`.
+        """
+        return self._hand_over(self._wanted(names, parameters, enforce), who)
+
+    def retry(self, number: int, *, detach: bool = False, who: str = "") -> Run:
+        """Run the job of a run that has ended again, by hand, with the same parameters.
+
+        Here and now, or with `detach` on a running scheduler. Returns the new run, whose
+        `parent` is the old one. Raises UsageError if there is no such run or it has not ended,
+        and what `run` raises.
+        """
+        old = self.find_run(number)
+        if old.state in _OPEN:
+            raise UsageError(f"run {old.id} of {old.job_id} is {old.state}: it has not ended yet")
+        plan = self._runnable(old.job_id)
+        wanted = [self._one_wanted(plan, old.parameters, old.enforce, old.id)]
+        (run,) = self._hand_over(wanted, who) if detach else self._run_here(wanted, who)
+        return run
+
+    def _wanted(
+        self, names: Iterable[str], parameters: Mapping[str, Any] | None, enforce: bool | None
+    ) -> list[Wanted]:
         plans = [self._runnable(name) for name in names]
-        wanted = [(plan, self._checked(plan, parameters or {})) for plan in plans]
+        return [self._one_wanted(plan, parameters or {}, enforce, None) for plan in plans]
+
+    def _one_wanted(
+        self, plan: Plan, parameters: Mapping[str, Any], enforce: bool | None, parent: int | None
+    ) -> Wanted:
+        from ._hand_over import Wanted
+
+        values = self._checked(plan, parameters)
+        return Wanted(plan, values, plan.enforce if enforce is None else enforce, parent)
+
+    def _run_here(self, wanted: Iterable[Wanted], who: str) -> list[Run]:
         live = self._live
         if live is None:
             live = self._live_node()
             live.start_waiting()
-        answers = [
-            live.trigger(
-                plan, values, enforce=plan.enforce if enforce is None else enforce, who=who
-            )
-            for plan, values in wanted
-        ]
+        answers = [live.trigger(one, who) for one in wanted]
         return [answer.get() for answer in answers]
 
     def prune(
@@ -386,6 +440,12 @@ class Runtime:
             observer.put(hook, **arguments)
         observer.drain(_OBSERVE_S)
 
+    def _hand_over(self, wanted: Sequence[Wanted], who: str) -> list[Run]:
+        from ._hand_over import hand_over
+
+        self._store.prepare()
+        return hand_over(self._store, self._store.clock(self._clock), wanted, who)
+
     def _runnable(self, name: str) -> Plan:
         plan = self.find(name)
         if plan.problem is not None:
@@ -406,21 +466,57 @@ class Runtime:
 
         if self._live is not None:
             raise UsageError("this runtime is running already")
-        plans = self.plans
+        executors = self._new_executors()
         self._store.prepare()
-        self._resources = self._new_resources()
         self._live = LiveNode(
             self._store,
-            plans,
+            self.plans,
             self._manager,
-            self._resources,
-            self._new_executor(),
+            self._running_resources(),
+            executors,
             self._clock,
             self.settings.lease.total_seconds(),
             Retention(self.settings.retention, self.settings.retention_runs),
             reload_asked=self.reload,
         )
         return self._live
+
+    def attempt(
+        self,
+        run: Run,
+        ended: Callable[[Report], None] = lambda _: None,
+        said: Voice | None = None,
+    ) -> Attempt:
+        """Return an attempt to call a run's function here, which records nothing.
+
+        For executors whose functions run in other processes: such a process makes a runtime of
+        its own. `ended` is for whoever executes it to hand in the report. `said` is what carries
+        away what the function says; what it logs with other loggers than its context's goes to
+        where this process has configured them. Raises UnknownJobError, and UsageError for a job
+        that is degraded here.
+        """
+        from ._run import Attempt
+
+        return Attempt(
+            self._runnable(run.job_id),
+            run,
+            self._running_resources(),
+            self._clock.now,
+            ended=ended,
+            said=said,
+            middleware=self._middleware,
+        )
+
+    @cached_property
+    def _middleware(self) -> Middleware:
+        from ._middleware import Middleware
+
+        return Middleware(self._manager)
+
+    def _running_resources(self) -> Resources:
+        if self._resources is None:
+            self._resources = self._new_resources()
+        return self._resources
 
     def _new_resources(self) -> Resources:
         from ._context import Resources
@@ -441,13 +537,11 @@ class Runtime:
                 log.exception("services_failed", plugin=name, reason=text_of(error))
         return Resources(self.settings.databases, registry)
 
-    def _new_executor(self) -> Executor:
-        executor: Executor | None = self._manager.hook.make_executor(
-            kind="threads", settings={"size": self.settings.workers}
-        )
-        if executor is None:
-            raise UsageError("no plugin provides the executor 'threads'")
-        return executor
+    def _new_executors(self) -> Mapping[str, Executor]:
+        """Return an executor for each pool that some job uses, by its name."""
+        from ._pools import make_executors
+
+        return make_executors(self._manager, self.settings, self.plans, self._origin)
 
     @property
     def _store(self) -> Store:
@@ -770,14 +864,43 @@ class Runtime:
             return None if job is None else [job]
         return [plan.id, *(f"{plan.extension.name}:{alias}" for alias in plan.job.aliases)]
 
-    def attempts(self, run_id: int) -> list[Attempt]:
-        """Return the attempts of a run, oldest first; none for a run that never started."""
+    def find_run(self, number: int) -> Run:
+        """Return the run of this id. Raises UsageError."""
         from ._store import queries
+
+        found = None
+        if self._readable():
+            with self._store.read() as connection:
+                found = queries.find_run(connection, number)
+        if found is None:
+            raise UsageError(f"there is no run {number}; see `history` for the newest ones")
+        return found
+
+    def attempts(self, run: Run) -> list[AttemptOverview]:
+        """Return the attempts of a run, oldest first, with what each has logged so far."""
+        from ._said import split_log
+        from ._store import said
 
         if not self._readable():
             return []
         with self._store.read() as connection:
-            return queries.attempts(connection, run_id)
+            found = said.attempts_of(connection, run.id)
+        return [
+            replace(attempt, log=log, log_cut=cut)
+            for attempt in found
+            for cut, log in [split_log(attempt.log)]
+        ]
+
+    def examine(self) -> list[Finding]:
+        """Look whether all that a scheduler needs is there and well; change nothing."""
+        from ._examine import Patient, examine
+
+        resources = self._resources or self._new_resources()
+        try:
+            return list(examine(Patient(self._store, resources, self._clock, self.schedulers)))
+        finally:
+            if resources is not self._resources:
+                resources.close()
 
     def traceback(self, run: Run) -> str:
         """Return the traceback of the run's last attempt, empty if there is none."""
@@ -821,20 +944,30 @@ class Runtime:
             orphaned=tuple(self.orphans()),
         )
 
+    def schedulers(self, job: str | None = None) -> list[NodeOverview]:
+        """Return the live schedulers, or those of them that have the job of this id."""
+        from ._store import queries
+
+        if not self._readable():
+            return []
+        with self._store.read() as connection:
+            _, live = self._now_and_live(connection)
+            having = None if job is None else queries.sets_with(connection, job)
+        return [_node_overview(row) for row in live if having is None or row.job_set in having]
+
     def _nodes_and_counts(self) -> tuple[tuple[NodeOverview, ...], Mapping[str, int]]:
-        from ._store import nodes, queries
+        from ._store import queries
 
         with self._store.read() as connection:
-            now = self._store.clock(self._clock).read(connection)
-            live = nodes.live(connection, *self._lease_now(connection))
+            now, live = self._now_and_live(connection)
             counts = queries.counts_since(connection, now - timedelta(days=1))
-        overview = tuple(
-            NodeOverview(
-                row.id, row.version, row.workers, row.started, row.heartbeat, strays=row.strays
-            )
-            for row in live
-        )
-        return overview, counts
+        return tuple(map(_node_overview, live)), counts
+
+    def _now_and_live(self, connection: Connection) -> tuple[datetime, list[Any]]:
+        from ._store import nodes
+
+        lease = self._lease_now(connection)
+        return self._store.clock(self._clock).now(), nodes.live(connection, *lease)
 
     def _readable(self) -> bool:
         """Return whether there is a database yet; raises StoreError if it cannot be used."""
@@ -842,6 +975,12 @@ class Runtime:
             return False
         self._store.check()
         return True
+
+
+def _node_overview(row: Any) -> NodeOverview:
+    return NodeOverview(
+        row.id, row.version, row.workers, row.started, row.heartbeat, strays=row.strays
+    )
 
 
 def _file_order(problem: Problem) -> tuple[str, int]:

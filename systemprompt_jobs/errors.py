@@ -9,6 +9,7 @@
     │   ├── ScheduleError      a schedule text that does not parse (also a ValueError)
     │   ├── ParameterError     a parameter that the job does not have or that does not fit
     │   └── ServiceError       `ctx.get` or `ctx.db_pool` asked for what is not configured
+    ├── PluginError            a plugin's `attempt_context` did not let the attempt begin
     ├── ConfigurationError     everything wrong with the configuration, in one go
     └── StoreError             the database cannot be used right now (waiting may help)
         └── StoreUnusableError it will not get better by waiting: wrong path, newer schema
@@ -54,6 +55,10 @@ class ParameterError(UsageError, ValueError):
 
 class ServiceError(UsageError, LookupError):
     """A job asked its context for a service or a database that is not configured."""
+
+
+class PluginError(JobsError):
+    """A plugin's `attempt_context` did not let an attempt begin; the message names the plugin."""
 
 
 class ConfigurationError(JobsError):

@@ -21,12 +21,13 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
     from datetime import datetime, timedelta
 
     import svcs
 
-    from .interfaces import Executor, Schedule
-    from .model import Job, Node, Problem, Report, Run
+    from .interfaces import Attempt, Executor, Schedule
+    from .model import Job, Node, Problem, Progress, Report, Run
 
 PROJECT = "systemprompt_jobs"
 MARKER = f"{PROJECT}_impl"
@@ -105,19 +106,47 @@ def parse_schedule(text: str, timezone: str) -> Schedule | None:
 
 
 @hookspec(firstresult=True)
-def make_executor(kind: str, settings: Mapping[str, Any]) -> Executor | None:
-    """Make the executor that runs functions.
+def make_executor(
+    kind: str, settings: Mapping[str, Any], origin: Mapping[str, Any]
+) -> Executor | None:
+    """Make the executor that runs the functions of one pool.
 
-    Called once per executor when a runtime starts to run jobs, on the calling thread. Return an
-    `Executor`, or None to leave `kind` to other plugins; the first result wins. `settings`
-    holds at least `size`. An exception stops the start.
+    Called when a runtime starts to run jobs, on the calling thread, once for each pool of
+    `scheduler.executors` that some job uses. Return an `Executor`, or None to leave `kind` to
+    other plugins; the first result wins. `settings` are the pool's other keys, such as `size`.
+    `origin` are the plain values with which another process makes the same runtime:
+    `Runtime(**origin)`. A ValueError or TypeError is reported as a mistake in the configuration
+    of the pool; any exception stops the start.
 
     Example::
 
         @hookimpl
         def make_executor(kind, settings):
-            if kind == "threads":
-                return Threads(settings["size"])
+            if kind == "greenlets":
+                return Greenlets(**settings)
+    """
+
+
+# --- run ---
+
+
+@hookspec
+def attempt_context(attempt: Attempt) -> AbstractContextManager[Any] | None:
+    """Wrap each call of a function: a tracing span, a lock, a transaction.
+
+    Called for each attempt where its function runs: in the worker thread, the task or the child
+    process. Return a context manager, or None to leave this attempt alone. The first plugin
+    called is the outermost; inside of all of them the parameters are checked and the services of
+    the run are made and closed, so a COMMIT that fails is seen here too. `attempt` has `run`,
+    `job` and `annotate(key=value)`. An exception here or on entering fails the attempt before
+    its function is called; one on leaving fails it too. Whether an attempt has failed is for the
+    core to decide: a context manager that swallows an exception is named in it and ignored.
+
+    Example::
+
+        @hookimpl
+        def attempt_context(attempt):
+            return tracer.start_as_current_span(attempt.run.job_id)
     """
 
 
@@ -320,6 +349,21 @@ def run_started(run: Run) -> None:
         @hookimpl
         def run_started(run):
             RUNNING.labels(run.job_id).inc()
+    """
+
+
+@hookspec
+def run_progressed(run: Run, progress: Progress) -> None:
+    """Observe how far a running function says it is, at most once a second for each run.
+
+    Only what was said last is told. What it said at its end is `run.progress` in the hook of
+    the end, after which a call that was under way may still come.
+
+    Example::
+
+        @hookimpl
+        def run_progressed(run, progress):
+            DONE.labels(run.job_id).set(progress.done)
     """
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from .model import Job, Report, Run
@@ -47,6 +47,23 @@ class Schedule(Protocol):
         """Return the schedule in plain English, e.g. `every day at 02:30, Europe/Berlin`."""
 
 
+class Voice(Protocol):
+    """What one attempt says while its function runs. Any thread may call; nothing raises.
+
+    An executor whose functions run in another process carries each call over to the attempt's
+    own `said`, as the plain values that the arguments are.
+    """
+
+    def progress(self, done: float, total: float | None, message: str) -> None:
+        """Say how far the function is; only the last one counts."""
+
+    def output(self, text: str) -> None:
+        """Add what was logged, or written where its executor caught it: a line, or several."""
+
+    def annotate(self, values: Mapping[str, str | float]) -> None:
+        """Add notes that are kept with the attempt."""
+
+
 class Attempt(Protocol):
     """One call of a job's function, as the executor that makes it sees it."""
 
@@ -57,6 +74,13 @@ class Attempt(Protocol):
     @property
     def job(self) -> Job[..., Any]:
         """The job whose function is called."""
+
+    @property
+    def said(self) -> Voice:
+        """Where what the function says while it runs is collected."""
+
+    def annotate(self, **values: str | float) -> None:
+        """Note e.g. a trace's id: it is kept with the attempt and shown with it."""
 
     def call(self) -> Report:
         """Call the function here and now, with its services; return what it ended in.
@@ -70,6 +94,9 @@ class Attempt(Protocol):
     def interrupt(self) -> None:
         """Tell the function that it should end: from now on its context says `cancelled`."""
 
+    def began(self) -> None:
+        """Note that the function begins now. `call` and `call_async` do so themselves."""
+
     def ended(self, report: Report) -> None:
         """Hand in what the attempt ended in, once. Any thread may call."""
 
@@ -80,11 +107,13 @@ class Capabilities:
 
     `kills`: an interrupted attempt has really ended when it is reported. `remote`: functions run
     under other nodes' leases. `asynchronous`: it runs `async def` functions in one event loop.
+    `by_name`: functions run in other processes, which find them through their plugin's name.
     """
 
     kills: bool = False
     remote: bool = False
     asynchronous: bool = False
+    by_name: bool = False
 
 
 class Executor(Protocol):

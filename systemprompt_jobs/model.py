@@ -106,6 +106,7 @@ class Job(Generic[P, R_co]):
     retry_on: tuple[str, ...] = ()
     give_up_on: tuple[str, ...] = ()
     concurrency: Mapping[str, Any] | None = None
+    executor: str | None = None
 
     def __post_init__(self) -> None:
         # What functools.update_wrapper does, past the frozen __setattr__.
@@ -274,6 +275,7 @@ class Plan:
     `problem` is set on a job that is degraded: it is listed, and never run.
     `schedule` is None for a job that runs by hand or at start-up only.
     `parameters` are merged and checked, as plain values (not yet converted).
+    `executor` names the pool that its function runs in.
     """
 
     id: str
@@ -295,6 +297,7 @@ class Plan:
     timeout: timedelta | None = None
     retry: RetryPolicy = RetryPolicy()
     concurrency: Concurrency | None = None
+    executor: str = "default"
     sources: Mapping[str, tuple[Source, ...]] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
 
@@ -324,6 +327,19 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a function says it is: `done` of `total` (None: nobody knows), in its own units.
+
+    `at` is when the node wrote it down, at most a second after it was said.
+    """
+
+    done: float
+    total: float | None
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One intended execution, or one stretch of ticks that never ran.
 
@@ -333,6 +349,8 @@ class Run:
     `attempt` counts from 1 once the function was started. `fence` grows with each claim.
     `policy` is what any node needs to try it again and to limit it, as plain values, frozen
     when the run was claimed; None for a run that is started once and not limited.
+    `pool` is where the claiming node runs it. `parent` is the run that this one repeats.
+    `progress` is the last that this attempt said.
     """
 
     id: int
@@ -361,6 +379,9 @@ class Run:
     processed: int | None = None
     failed: int | None = None
     error: str = ""
+    pool: str = ""
+    parent: int | None = None
+    progress: Progress | None = None
 
     @property
     def extension(self) -> str:
@@ -395,7 +416,8 @@ class Report:
     still runs, in a thread that cannot be stopped, and keeps the run's slots until it ends.
     `error_types` names the error's class and its bases, the nearest first. `retry_after` is how
     long until the run is tried again, None if it is not; while that is undecided, what the job
-    asked for.
+    asked for. `log` is the tail of what it logged, `annotations` what plugins noted about the
+    attempt.
     """
 
     outcome: State
@@ -409,6 +431,9 @@ class Report:
     stray: bool = False
     error_types: tuple[str, ...] = ()
     retry_after: timedelta | None = None
+    progress: Progress | None = None
+    log: str = ""
+    annotations: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def duration(self) -> timedelta:
@@ -486,19 +511,36 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One call of a run's function; `outcome` and `finished` are None while it runs.
+class AttemptOverview:
+    """One call of a run's function; `finished` and `outcome` are None while it runs.
 
-    `error` and `traceback` are empty unless it failed.
+    `log` is the tail of what it logged, written down every second while it runs; `log_cut` is
+    how many lines were logged before it.
     """
 
+    run_id: int
+    fence: int
     number: int
     node: str
     started: datetime
-    finished: datetime | None
-    outcome: State | None
+    finished: datetime | None = None
+    outcome: State | None = None
+    message: str = ""
     error: str = ""
     traceback: str = ""
+    annotations: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    log: str = ""
+    log_cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `doctor` found out about one thing, and what to do about it unless it is well."""
+
+    subject: str
+    ok: bool
+    said: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,8 +574,7 @@ class NodeOverview:
     `state` is `live`, `left` (by itself) or `died`. `clock_offset` is how far its clock is ahead
     of the database's, None where one clock is all there is. `jobs` is how many jobs it has,
     `lacks` those that other live nodes have and it has not. `strays` are threads that outlived
-    their timeout; with as many as it has workers, the node claims and starts nothing until they
-    end.
+    their timeout; a pool with as many as it has workers starts nothing until they end.
     """
 
     id: str

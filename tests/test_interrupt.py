@@ -44,7 +44,7 @@ class Rig:
         self.threads, self.processes = Executor(kills=False), Executor(kills=True)
         self.interrupter = Interrupter(
             self.clock,
-            workers=workers,
+            workers={"default": workers, "asyncio": 100},
             lease_left=lambda: self.lease_until - self.clock.monotonic(),
             report=self._report,
             released=lambda run: self.released.append(run.id),
@@ -59,7 +59,9 @@ class Rig:
         self.woken += 1
 
     def start(self, id_, executor=None, timeout_s=None, fence=1):
-        run = Run(id_, f"ext:job{id_}", Trigger.SCHEDULE, State.RUNNING, fence=fence)
+        run = Run(
+            id_, f"ext:job{id_}", Trigger.SCHEDULE, State.RUNNING, fence=fence, pool="default"
+        )
         timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
         self.interrupter.watch(Attempt(run), executor or self.threads, timeout)
         self.interrupter.began(run)
@@ -182,9 +184,11 @@ class TestExhausted:
         first, _ = rig.start(1, timeout_s=5), rig.start(2, timeout_s=5)
         assert not rig.interrupter.exhausted
         rig.pass_time(5)
-        assert rig.interrupter.exhausted
+        assert rig.interrupter.exhausted == ("default",)
         event = {"event": "workers_exhausted", "log_level": "error"}
-        assert logged == [{**event, "strays": 2, "jobs": ["ext:job1", "ext:job2"]}]
+        assert logged == [
+            {**event, "pool": "default", "strays": 2, "jobs": ["ext:job1", "ext:job2"]}
+        ]
         rig.end(first)
         assert not rig.interrupter.exhausted
 

@@ -55,14 +55,15 @@ class Node:
             clock,
             LEASE_S,
             fingerprints={"ext:cleanup": "x"},
+            pools={"ext:cleanup": "default"},
             held=lambda: self.held,
-            room=lambda: self.room,
+            room=lambda: {"default": self.room},
             took=self.taken.extend,
             drop=self.dropped.extend,
             observer=self.calls,
             interrupter=self.attempts,
         )
-        self.keeper.join("scheduler", 10)
+        self.keeper.join("scheduler", {"default": 10})
 
     def told_of_runs(self):
         return [name for name in self.calls.names() if not name.startswith("node_")]

@@ -78,7 +78,7 @@ class Node:
             site.store,
             site.calls,
             site.clock,
-            size=10,
+            sizes={"default": 10},
             lease_until=lambda: 0,
             may_start=lambda: True,
             start=self.started.append,
@@ -239,7 +239,9 @@ def _pending(site, key, trigger, attempt=0):
 
 def _take(site):
     with site.store.write() as connection:
-        return run_rows.take_pending(connection, JOB_SET, "n", site.clock.now(), 0, 10)
+        pools = {"ext:cleanup": "default"}
+        now, room = site.clock.now(), {"default": 10}
+        return run_rows.take_pending(connection, JOB_SET, pools, "n", now, 0, room)
 
 
 def _states(site, *ids):

@@ -26,7 +26,7 @@ from tests.support import START, Calls, ManualClock, answer_lost, make_plan, rep
 class Rig:
     """A claimer and a recorder without threads; `started` holds what the pool was given."""
 
-    def __init__(self, store, *plans, size=10):
+    def __init__(self, store, *plans, size=10, sizes=None):
         self.store = store
         self.clock = ManualClock()
         self.calls = Calls()
@@ -37,7 +37,7 @@ class Rig:
             store,
             self.calls,
             self.clock,
-            size=size,
+            sizes=sizes or {"default": size},
             lease_until=lambda: 0,
             may_start=lambda: self.lease_holds,
             start=self.started.append,
@@ -249,7 +249,7 @@ def test_a_fast_pool_is_given_as_many_more_as_it_started_lately(store):
     rig = Rig(store, *[make_plan(f"job{n}") for n in range(50)], size=10)
     rig.tick()
     for _ in range(10):
-        rig.recorder.began()
+        rig.recorder.began(rig.started[0])
     rig.recorder.step()
     assert len(rig.started) == 20
     rig.clock.advance(2 * WINDOW_S)
@@ -305,16 +305,16 @@ def test_observers_see_the_run_as_it_stands_after_the_commit(store):
 
 def test_there_is_room_for_twice_the_free_workers_and_for_none_after_the_close(store):
     rig = Rig(store, *[make_plan(f"job{n}") for n in range(4)], size=10)
-    assert rig.recorder.room() == 20
+    assert rig.recorder.room() == {"default": 20}
     rig.tick(0.9)
-    assert rig.recorder.room() == 16  # four wait for their time
+    assert rig.recorder.room() == {"default": 16}  # four wait for their time
     rig.clock.advance(0.1)
     rig.recorder.step()
-    assert rig.recorder.room() == 12  # four run
-    rig.recorder.began()
-    assert rig.recorder.room() == 13  # one more for each just begun
+    assert rig.recorder.room() == {"default": 12}  # four run
+    rig.recorder.began(rig.started[0])
+    assert rig.recorder.room() == {"default": 13}  # one more for each just begun
     rig.recorder.close()
-    assert rig.recorder.room() == 0
+    assert rig.recorder.room() == {}
 
 
 def test_what_waits_for_a_later_time_takes_no_room(store):
@@ -322,7 +322,7 @@ def test_what_waits_for_a_later_time_takes_no_room(store):
     rig = Rig(store, plan, size=10)
     rig.tick(3600)
     assert rig.started == []
-    assert rig.recorder.room() == 20
+    assert rig.recorder.room() == {"default": 20}
 
 
 def test_after_close_nothing_is_gated_and_the_unstarted_come_back(store):
@@ -389,8 +389,10 @@ def test_a_splayed_run_starts_when_it_is_due_and_keeps_that_time_when_given_back
     with store.write() as connection:
         run_rows.give_back(connection, [(run.id, run.fence)], rig.clock.now())
         plan_rows.add_set(connection, "set", {run.job_id: "x"})
-        assert run_rows.take_pending(connection, "set", "n", rig.clock.now(), 0, 9) == []
-        (again,) = run_rows.take_pending(connection, "set", "n", run.due, 0, 9)
+        pools, room = {run.job_id: "default"}, {"default": 9}
+        now = rig.clock.now()
+        assert run_rows.take_pending(connection, "set", pools, "n", now, 0, room) == []
+        (again,) = run_rows.take_pending(connection, "set", pools, "n", run.due, 0, room)
     assert again.due == run.due > run.tick
 
 
@@ -570,3 +572,44 @@ def test_closing_waits_for_the_group_that_is_being_written(store):
     closing.join(30)
     assert not closing.is_alive()
     assert rig.recorder.running() == rig.started
+
+
+# --- several pools ---
+
+
+def test_each_pool_is_gated_for_its_own_workers(store):
+    plans = [make_plan(f"slow{n}", executor="reports") for n in range(5)]
+    plans += [make_plan(f"quick{n}") for n in range(5)]
+    rig = Rig(store, *plans, sizes={"default": 4, "reports": 2})
+    rig.tick()
+    assert sorted(run.pool for run in rig.started) == ["default"] * 4 + ["reports"] * 2
+    rig.finish(*[run for run in rig.started if run.pool == "default"])
+    assert sorted(run.pool for run in rig.started) == ["default"] * 5 + ["reports"] * 2
+    assert rig.recorder.room() == {"default": 6, "reports": -3}
+
+
+def test_a_fast_pool_gives_no_window_to_a_slow_one(store):
+    plans = [make_plan(f"job{n}", executor="reports" if n % 2 else "default") for n in range(20)]
+    rig = Rig(store, *plans, sizes={"default": 2, "reports": 2})
+    rig.tick()
+    rig.recorder.began(next(run for run in rig.started if run.pool == "default"))
+    rig.recorder.step()
+    assert sorted(run.pool for run in rig.started) == ["default"] * 3 + ["reports"] * 2
+
+
+def test_a_node_takes_pending_runs_only_of_pools_that_have_room(store):
+    plans = [make_plan("slow", executor="reports"), make_plan("quick")]
+    rig = Rig(store, *plans, sizes={"default": 2, "reports": 2})
+    rig.clock.advance(1)
+    rig.claimer.step()
+    runs = rig.recorder.close()
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence) for run in runs], rig.clock.now())
+        pools = {"ext:slow": "elsewhere", "ext:quick": "default"}
+        plan_rows.add_set(connection, "set", dict.fromkeys(pools, "x"))
+        take = (connection, "set", pools, "n", rig.clock.now(), 0)
+        (quick,) = run_rows.take_pending(*take, {"default": 5, "elsewhere": 0})
+        (slow,) = run_rows.take_pending(*take, {"default": 5, "elsewhere": 1})
+        stored = run_rows.lock(connection, [slow.id])[slow.id]
+    assert (quick.job_id, quick.pool) == ("ext:quick", "default")
+    assert (slow.job_id, slow.pool, stored.pool) == ("ext:slow", "elsewhere", "elsewhere")

@@ -11,7 +11,7 @@ import pytest
 
 from systemprompt_jobs import JobExtension, Runtime
 from systemprompt_jobs._retry import settle
-from systemprompt_jobs._store import cancels, queries
+from systemprompt_jobs._store import cancels, said
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs.builtin.threads import Threads
 from systemprompt_jobs.errors import StoreError
@@ -43,7 +43,7 @@ def test_a_killed_timeout_is_tried_again_and_its_attempt_says_what_it_was(store)
     assert rig.states() == [State.TIMED_OUT]
     assert rig.slots() == []
     with store.read() as connection:
-        assert [a.outcome for a in queries.attempts(connection, 1)] == [State.TIMED_OUT] * 2
+        assert [a.outcome for a in said.attempts_of(connection, 1)] == [State.TIMED_OUT] * 2
     assert rig.calls.names()[1:] == [
         "run_retrying",
         "run_started",
@@ -314,7 +314,7 @@ def test_a_timeout_that_really_ended_the_function_is_tried_again(load):
     runtime = load(plugin)
     (run,) = runtime.run("slow")
     assert (run.state, run.attempt, run.message) == (State.SUCCEEDED, 2, "at last")
-    attempts = runtime.attempts(run.id)
+    attempts = runtime.attempts(run)
     assert [a.outcome for a in attempts] == [State.TIMED_OUT, State.SUCCEEDED]
     assert attempts[0].error == "ended after 0.05 s, its timeout"
     runtime.stop()

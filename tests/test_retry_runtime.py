@@ -112,7 +112,7 @@ def run(root):
         watch = Watch(advice)
         runtime = Runtime(root, plugins=[watch], environ={"SYSTEMPROMPT_PLUGINS": ""})
         runs = runtime.run(*names)
-        attempts = [runtime.attempts(found.id) for found in runs]
+        attempts = [runtime.attempts(found) for found in runs]
         runtime.stop()
         return runs, attempts, watch.calls
 
@@ -203,7 +203,7 @@ def test_what_still_runs_when_the_scheduler_must_stop_is_left_to_others_if_attem
     (waiting,) = again.history(job="jobs:waits", states=["retrying"])
     assert (waiting.state, waiting.attempt) == (State.PENDING, 1)
     assert "told to stop" in waiting.message
-    assert [a.outcome for a in again.attempts(waiting.id)] == [State.CANCELLED]
+    assert [a.outcome for a in again.attempts(waiting)] == [State.CANCELLED]
     assert again.status().counts["retrying"] == 1
     again.stop()
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._retry import RETRY, settle
-from systemprompt_jobs._store import queries
+from systemprompt_jobs._store import queries, said
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
 from systemprompt_jobs.errors import StoreError
@@ -31,6 +31,7 @@ class Rig(OneNode):
             stage._clock = self.clock
         self.recorder._settle = lambda r, said: settle(r, said, lambda _: None, lambda *_: None)
         self.ids = [plan.id for plan in plans]
+        self.pools = {plan.id: plan.executor for plan in plans}
 
     def fail(self, *runs, **values):
         self.finish(*runs, outcome=State.FAILED, error="E: no", error_types=("E",), **values)
@@ -41,10 +42,11 @@ class Rig(OneNode):
             taken = run_rows.take_pending(
                 connection,
                 job_set(connection, self.ids),
+                self.pools,
                 self.claimer._node.id,
                 self.clock.now(),
                 0,
-                10,
+                {"default": 10},
             )
         self.recorder.offer(taken)
         self.recorder.step()
@@ -111,7 +113,7 @@ def test_each_attempt_keeps_its_own_error_and_the_last_one_decides(store):
     rig.take()
     rig.fail(rig.started[-1], traceback="second")
     with store.read() as connection:
-        attempts = queries.attempts(connection, 1)
+        attempts = said.attempts_of(connection, 1)
     assert [(a.number, a.outcome, a.traceback) for a in attempts] == [
         (1, State.FAILED, "first"),
         (2, State.FAILED, "second"),
@@ -143,7 +145,7 @@ def test_a_start_up_run_is_tried_again_by_its_own_node(store):
     assert rig.take() == []
     rig.recorder.step()
     assert (rig.started[-1].id, rig.started[-1].attempt) == (run.id, 2)
-    assert rig.recorder.room() == 18
+    assert rig.recorder.room() == {"default": 18}
 
 
 def test_a_report_in_doubt_of_a_run_that_is_tried_again_counts_once(store):
@@ -293,10 +295,9 @@ def test_a_run_that_waits_keeps_its_place_when_its_node_dies(store):
     rig.tick()
     rig.finish(rig.started[0])
     with store.write() as connection:
-        (run,) = run_rows.take_pending(
-            connection, job_set(connection, rig.ids), "dead", rig.clock.now(), 0, 9
-        )
-        (back,) = run_rows.rescue(connection, {(run.id, run.fence, 0)}, rig.clock.now())
+        mine, now = job_set(connection, rig.ids), rig.clock.now()
+        (run,) = run_rows.take_pending(connection, mine, rig.pools, "dead", now, 0, {"default": 9})
+        (back,) = run_rows.rescue(connection, {(run.id, run.fence, 0)}, now)
     assert back.state is State.PENDING
     assert rig.slots() == [("overlap:ext:cleanup", 1, 2, 3)]
     rig.take()

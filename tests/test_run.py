@@ -380,13 +380,13 @@ class TestContext:
         report = bench.attempt(function, config={"n": 1})
         assert "does not support item assignment" in report.error
 
-    def test_its_log_is_bound_to_job_run_and_attempt(self, bench, logged):
+    def test_its_log_is_bound_to_job_run_attempt_and_node(self, bench, logged):
         def function(ctx):
             ctx.log.info("halfway", rows=5)
 
         bench.attempt(function)
-        expected = {"job": "ext:cleanup", "run": 7, "attempt": 1, "rows": 5, "log_level": "info"}
-        assert logged == [{"event": "halfway", **expected}]
+        expected = {"job": "ext:cleanup", "run": 7, "attempt": 1, "node": "", "rows": 5}
+        assert logged == [{"event": "halfway", "log_level": "info", **expected}]
 
 
 class TestEnding:

@@ -36,14 +36,15 @@ class Node:
             clock,
             LEASE_S,
             fingerprints=self.claimer.fingerprints,
+            pools={plan.id: plan.executor for plan in plans},
             held=lambda: [(run.id, run.fence) for run in self.held],
-            room=lambda: self.room - len(self.held),
+            room=lambda: {"default": self.room - len(self.held)},
             took=self._take,
             drop=lambda _: None,
             observer=Calls(),
             interrupter=NoAttempts(),
         )
-        self.keeper.join("scheduler", 10)
+        self.keeper.join("scheduler", {"default": 10})
         self.claimer.install(parse)
 
     def _take(self, runs):
@@ -136,7 +137,7 @@ def test_pending_runs_of_jobs_that_a_node_does_not_have_are_in_nobodys_way(store
     clock.advance(61)
     other.claimer.step()
     mine.keeper.step()
-    assert (mine.held, mine.keeper.crowded) == ([], False)
+    assert (mine.held, mine.keeper.crowded) == ([], frozenset())
     mine.room = 0
     mine.claimer.step()
     mine.room = 2

@@ -56,8 +56,9 @@ class Node:
             clock,
             LEASE_S,
             fingerprints=self.claimer.fingerprints,
+            pools={},
             held=list,
-            room=lambda: 0,
+            room=dict,
             took=self.taken.extend,
             drop=lambda _: None,
             observer=Calls(),
@@ -65,7 +66,7 @@ class Node:
         )
 
     def start(self):
-        self.keeper.join("scheduler", 10)
+        self.keeper.join("scheduler", {"default": 10})
         self.claimer.install(parse)
         return self
 

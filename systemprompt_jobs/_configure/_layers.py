@@ -25,6 +25,7 @@ DEFAULTS = MappingProxyType(
         "databases": {},
         "local_plugins": [],
         "workers": 10,
+        "executors": {},
         "shutdown_grace": "30s",
         "lease": "30s",
         "health_address": "",
@@ -53,6 +54,7 @@ _PLAIN_VALUES = (
     "timeout",
     *RETRY,
     "concurrency",
+    "executor",
 )
 
 

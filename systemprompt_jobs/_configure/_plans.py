@@ -96,6 +96,7 @@ class _Draft:
         window = self._catchup_window()
         timeout = self._timeout()
         retry, concurrency = self._retry(), self._concurrency()
+        executor = self._executor()
         own = [Problem(self.id, flaw, self._job.place) for flaw in self.flaws]
         return Plan(
             id=self.id,
@@ -117,6 +118,7 @@ class _Draft:
             timeout=timeout,
             retry=retry,
             concurrency=concurrency,
+            executor=executor,
             sources=MappingProxyType(self._sources),
             problem=degraded or next(iter(own), None),
         )
@@ -135,6 +137,11 @@ class _Draft:
         for key in (*RETRY, "concurrency"):
             value = getattr(job, key)
             yield key, (self._declare(dict(value) if isinstance(value, Mapping) else value),)
+        pool = "asyncio" if job.is_async else "default"
+        yield (
+            "executor",
+            (self._declare(job.executor) if job.executor else Source(pool, "default"),),
+        )
         for name, value in job.parameters.items():
             yield f"{_PARAMETER}{name}", (self._declare(value),)
 
@@ -237,6 +244,25 @@ class _Draft:
         except ValueError as error:
             self._flaw("timeout", error)
             return None
+
+    def _executor(self) -> str:
+        """Return the pool; one of kind `asyncio` takes `async def` functions only."""
+        source, pools = self._sources["executor"][-1], self._settings.executors
+        name: str = source.value
+        if name not in pools:
+            if any(p.culprit.startswith("scheduler.executors") for p in self._settings.problems):
+                return name  # it may be one of those that are wrong
+            hint = _parameters.near(name, pools) or f"there is {', '.join(sorted(pools))}"
+            reason = (
+                f"no pool {_parameters.shown(name)} is defined under scheduler.executors: {hint}"
+            )
+            self._blame(source, "executor", ValueError(reason))
+        elif pools[name].get("kind") == "asyncio" and not self._job.is_async:
+            reason = (
+                f"the pool {name!r} is of kind asyncio, and {self.id} is no `async def` function"
+            )
+            self._blame(source, "executor", ValueError(reason))
+        return name
 
     def _schedule(self, zone: str) -> Schedule | None:
         """Read every file's schedule, so that a wrong one is found even below a right one."""

@@ -126,6 +126,20 @@ Factor = Annotated[
 ]
 ErrorNames = Annotated[tuple[str, ...], PlainValidator(_error_names)]
 Limit = Annotated[dict[str, Any], PlainValidator(_limit)]
+Size = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_no_flag)]
+
+
+class Pool(BaseModel):
+    """One of `scheduler.executors`; what else it says is for the plugin that makes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Name | None = None
+    size: Size | None = None
+
+
+def _as_given(pool: Pool) -> dict[str, Any]:
+    return pool.model_dump(exclude_unset=True)
 
 
 class Scheduler(BaseModel):
@@ -138,7 +152,8 @@ class Scheduler(BaseModel):
     database: Annotated[StrictStr, AfterValidator(check_own_url)] | None = None
     databases: dict[str, Annotated[StrictStr, AfterValidator(check_url)]] | None = None
     local_plugins: list[Any] | None = None  # each is checked with its file
-    workers: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_no_flag)] | None = None
+    workers: Size | None = None
+    executors: dict[str, Annotated[Pool, AfterValidator(_as_given)]] | None = None
     shutdown_grace: Duration | None = None
     lease: Annotated[Duration, AfterValidator(_lease)] | None = None
     health_address: Annotated[StrictStr, AfterValidator(_address)] | None = None
@@ -177,6 +192,7 @@ class JobEntry(BaseModel):
     retry_on: ErrorNames | None = None
     give_up_on: ErrorNames | None = None
     concurrency: Limit | None = None
+    executor: Name | None = None
 
 
 RETRY = (

@@ -34,9 +34,9 @@ class Settings:
 
     `database` and `databases` are SQLAlchemy URLs whose relative SQLite paths are resolved
     against `root`; `local_plugins` are existing, trustworthy files or package folders.
-    `extensions` maps an extension's name to its own section. `sources` maps each setting, and
-    each `databases.<name>` and `extensions.<name>`, to its layers, lowest first, as they were
-    written (passwords masked). `problems` is all that is wrong so far, in file order: the values
+    `executors` maps a pool's name to its kind and settings, `extensions` an extension's name to
+    its own section. `sources` maps each setting, and each `databases.<name>`, `executors.<name>`
+    and `extensions.<name>`, to its layers, lowest first, as they were written (passwords masked). `problems` is all that is wrong so far, in file order: the values
     it concerns are left at the layer below.
     """
 
@@ -47,6 +47,7 @@ class Settings:
     databases: Mapping[str, str] = field(repr=False)
     local_plugins: tuple[Path, ...]
     workers: int
+    executors: Mapping[str, Mapping[str, Any]]
     shutdown_grace: timedelta
     lease: timedelta
     health_address: str
@@ -73,20 +74,26 @@ def load_settings(project: Project, environ: Mapping[str, str]) -> Settings:
     layers = [default_layer(), *given, environment_layer(environ)]
     values = {key: layer.given[key] for layer in layers for key in DEFAULTS if key in layer.given}
     plugins, refused = _local_plugins(project.root, layers)
+    pools, sources = _pools(layers, values["workers"]), _sources(layers)
     values |= {
         "database": _urls.resolve(values["database"], project.root),
         "databases": MappingProxyType(
             {name: _urls.resolve(url, project.root) for name, url in _named("databases", layers)}
         ),
         "local_plugins": plugins,
-        "extensions": _sections(layers),
+        "executors": pools,
+        "extensions": _sections("extensions", layers),
     }
     return Settings(
         root=project.root,
         **values,
         entries=tuple(entry for layer in layers for entry in layer.entries),
-        sources=_sources(layers),
-        problems=in_file_order([p for layer in layers for p in layer.problems] + refused),
+        sources=sources,
+        problems=in_file_order(
+            [p for layer in layers for p in layer.problems]
+            + refused
+            + _without_kind(pools, sources)
+        ),
         warnings=tuple(_misnamed(project.root)),
     )
 
@@ -106,11 +113,39 @@ def _named(key: str, layers: Sequence[Layer]) -> Iterator[tuple[str, Any]]:
         yield from layer.given.get(key, {}).items()
 
 
-def _sections(layers: Sequence[Layer]) -> Mapping[str, Mapping[str, Any]]:
+def _sections(key: str, layers: Sequence[Layer]) -> Mapping[str, Mapping[str, Any]]:
     sections: dict[str, dict[str, Any]] = {}
-    for name, section in _named("extensions", layers):
+    for name, section in _named(key, layers):
         sections[name] = sections.get(name, {}) | section
     return MappingProxyType({name: MappingProxyType(own) for name, own in sections.items()})
+
+
+def _pools(layers: Sequence[Layer], workers: int) -> Mapping[str, Mapping[str, Any]]:
+    """Return the built-in pools with what the files say of them, and the files' own."""
+    pools: dict[str, Mapping[str, Any]] = {
+        "default": {"kind": "threads", "size": workers},
+        "asyncio": {"kind": "asyncio"},
+        "processes": {"kind": "processes"},
+    }
+    for name, section in _sections("executors", layers).items():
+        pools[name] = MappingProxyType({**pools.get(name, {}), **section})
+    return MappingProxyType(pools)
+
+
+def _without_kind(
+    pools: Mapping[str, Mapping[str, Any]], sources: Mapping[str, tuple[Source, ...]]
+) -> list[Problem]:
+    remedy = "add `kind: threads`, `kind: processes` or `kind: asyncio`"
+    return [
+        Problem(
+            path_text(("executors", name)),
+            "names no kind",
+            sources[f"executors.{name}"][0].place,
+            remedy,
+        )
+        for name, pool in pools.items()
+        if "kind" not in pool
+    ]
 
 
 def _sources(layers: Sequence[Layer]) -> Mapping[str, tuple[Source, ...]]:
@@ -118,7 +153,7 @@ def _sources(layers: Sequence[Layer]) -> Mapping[str, tuple[Source, ...]]:
     for layer in layers:
         for key in (key for key in DEFAULTS if key in layer.given):
             sources[key] = (*sources.get(key, ()), layer.source(key))
-        for key in ("databases", "extensions"):
+        for key in ("databases", "executors", "extensions"):
             for name in layer.given.get(key, ()):
                 path = f"{key}.{name}"
                 sources[path] = (*sources.get(path, ()), layer.source(key, name))

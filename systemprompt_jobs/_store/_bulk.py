@@ -163,7 +163,7 @@ def _update(sqlite: bool, table: str, keys: Names, columns: Names, also: str) ->
         changes = ", ".join(f"{_quoted(name)} = ?" for name in columns)
         where = " AND ".join(f"{key} = ?" for key in keys)
         return f"UPDATE {table} SET {changes} WHERE {where} AND {also}"  # noqa: S608
-    changes = ", ".join(f"{_quoted(name)} = new.{_quoted(name)}" for name in columns)
+    changes = ", ".join(f"{_quoted(name)} = {_cast(table, (name,))}" for name in columns)
     where = " AND ".join(f"{table}.{key} = new.{key}" for key in keys)
     source = _records(table, columns + keys)
     return f"UPDATE {table} SET {changes} FROM {source} WHERE {where} AND {also}"  # noqa: S608

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, func, or_, select
 
-from ..model import RETRYING, Attempt, State
+from ..model import RETRYING, State
 from .runs import columns, to_run
-from .schema import Instant, attempt, audit, job, run
+from .schema import Instant, attempt, audit, job, job_set, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,16 +96,16 @@ def audit_rows(connection: Connection, before: int | None, limit: int) -> list[A
     return list(connection.execute(statement))
 
 
-def attempts(connection: Connection, run_id: int) -> list[Attempt]:
-    """Return the attempts of a run, oldest first. Uses the primary key."""
-    columns = (attempt.c[field.name] for field in fields(Attempt))
-    rows = connection.execute(
-        select(*columns).where(attempt.c.run_id == run_id).order_by(attempt.c.fence)
-    )
-    return [
-        replace(found, outcome=State(found.outcome) if found.outcome else None)
-        for found in (Attempt(*row) for row in rows)
-    ]
+def find_run(connection: Connection, run_id: int) -> Run | None:
+    """Return a run, None if there is none with this id."""
+    row = connection.execute(select(*columns()).where(run.c.id == run_id)).one_or_none()
+    return None if row is None else to_run(row)
+
+
+def sets_with(connection: Connection, job_id: str) -> set[str]:
+    """Return the hashes of the plugin sets that have a job."""
+    found = connection.execute(select(job_set.c.hash).where(job_set.c.job_id == job_id))
+    return set(found.scalars())
 
 
 def traceback_of(connection: Connection, run_id: int) -> str:

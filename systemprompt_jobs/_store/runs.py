@@ -5,6 +5,7 @@ Every change of a held run names its fence, so that whoever holds an old one cha
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, text, tuple_, update
 
 from ..model import Overlap, Report, Run, State, Trigger
+from . import said as said_rows
 from . import slots
 from ._bulk import insert_many, insert_returning, select_many, update_many
 from ._postgresql import announce
@@ -53,6 +55,9 @@ _RUN_COLUMNS = (
     run.c.processed,
     run.c.failed,
     run.c.error,
+    run.c.pool,
+    run.c.parent,
+    run.c.progress,
 )
 
 
@@ -64,6 +69,8 @@ _CHUNK = 500
 
 _SAID = ("message", "processed", "failed", "error")
 """What a run repeats of its last attempt."""
+
+_REPORTED = ("started", "finished", "outcome", "message", "error", "traceback")
 
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
 
@@ -78,6 +85,7 @@ def to_run(row: Row[*tuple[Any, ...]]) -> Run:
     values = dict(zip(_RUN_FIELDS, row, strict=True))
     for name, kind in (("trigger", Trigger), ("state", State), ("overlap", Overlap)):
         values[name] = kind(values[name])
+    values["progress"] = said_rows.to_progress(values["progress"], values["fence"])
     return Run(**values)
 
 
@@ -331,20 +339,18 @@ def _recorded(
 def _end(connection: Connection, ended: Sequence[tuple[Run, Report]]) -> None:
     slots.free(connection, (r.id for r, said in ended if not said.stray))
     _write_ends(connection, [r for r, _ in ended])
-    _end_attempts(connection, [(r.id, r.fence, said) for r, said in ended])
+    _end_attempts(connection, ended)
 
 
-def _end_attempts(connection: Connection, ended: Iterable[tuple[int, int, Report]]) -> None:
+def _end_attempts(connection: Connection, ended: Sequence[tuple[Run, Report]]) -> None:
     update_many(
         connection,
         attempt,
         ("run_id", "fence"),
-        ("started", "finished", "outcome", "error", "traceback"),
-        [
-            (said.started, said.finished, said.outcome, said.error, said.traceback, id_, fence)
-            for id_, fence, said in ended
-        ],
+        _REPORTED,
+        [(*(getattr(report, name) for name in _REPORTED), r.id, r.fence) for r, report in ended],
     )
+    said_rows.keep(connection, ended)
 
 
 def _end_runs(connection: Connection, ended: Sequence[Run]) -> None:
@@ -362,7 +368,7 @@ def _write_ends(connection: Connection, ended: Sequence[Run]) -> None:
 def _try_again(
     connection: Connection, again: Sequence[tuple[Run, Report]], lease_until: int
 ) -> None:
-    _end_attempts(connection, [(r.id, r.fence - 1, said) for r, said in again])
+    _end_attempts(connection, [(replace(r, fence=r.fence - 1), said) for r, said in again])
     columns = ("state", "fence", "node", "started", *_SAID)
     rows = [
         (
@@ -398,6 +404,7 @@ def _again(value: Run, report: Report, delay: timedelta, now: datetime) -> Run:
         node=value.node if own else "",
         due=now + delay,
         finished=None,
+        progress=None,
     )
 
 
@@ -412,6 +419,7 @@ def _ended(value: Run, report: Report) -> Run:
         processed=report.processed,
         failed=report.failed,
         error=report.error,
+        progress=report.progress,
     )
 
 
@@ -471,12 +479,15 @@ _MOST_WAITING = 1000
 def take_pending(
     connection: Connection,
     job_set: str,
+    pools: Mapping[str, str],
     node_id: str,
     now: datetime,
     lease_until: int,
-    limit: int,
+    room: Mapping[str, int],
 ) -> list[Run]:
-    """Claim pending runs of a job set, oldest first, at most `limit`.
+    """Claim pending runs of a job set, oldest first, at most `room` for each pool.
+
+    `pools` names the pool of each job that this node runs; a run is from then on in that one.
 
     Those that wait for a slot are left alone until it is free. Uses the partial index
     `jobs_run_pending`, which holds pending runs only, and the primary key of `jobs_job_set`.
@@ -493,17 +504,40 @@ def take_pending(
         .order_by(run.c.available_at, run.c.id)
         .with_for_update(of=run, skip_locked=True)
     )
-    free = map(to_run, connection.execute(here.where(run.c.reason == "").limit(limit)))
+    free = [
+        to_run(row)
+        for of_pool, limit in _shares(room)
+        for row in connection.execute(here.where(run.c.reason == "", of_pool).limit(limit))
+    ]
     waiting = list(
         map(to_run, connection.execute(here.where(run.c.reason != "").limit(_MOST_WAITING)))
     )
     claims = slots.assign(waiting, slots.read(connection, waiting))
     kept_out = {claim.run.id for claim in claims if claim.verdict is not Verdict.START}
     due = [*free, *(r for r in waiting if r.id not in kept_out)]
-    taken = sorted(due, key=lambda r: (r.due or now, r.id))[:limit]
-    rows = [(State.CLAIMED, node_id, lease_until, r.id) for r in taken]
-    update_many(connection, run, ("id",), ("state", "node", "lease_until"), rows)
+    due.sort(key=lambda r: (r.due or now, r.id))
+    taken = _at_most(room, [replace(r, pool=pools.get(r.job_id, "")) for r in due])
+    rows = [(State.CLAIMED, node_id, lease_until, r.pool, r.id) for r in taken]
+    update_many(connection, run, ("id",), ("state", "node", "lease_until", "pool"), rows)
     return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
+
+
+def _shares(room: Mapping[str, int]) -> list[tuple[ColumnElement[bool], int]]:
+    """Return what to read for each pool with room, so that none hides what waits for another.
+
+    Last come runs in a pool that only the node which made them has.
+    """
+    shares = [(run.c.pool == pool, free) for pool, free in room.items() if free > 0]
+    return [*shares, (run.c.pool.not_in([*room]), sum(free for _, free in shares))]
+
+
+def _at_most(room: Mapping[str, int], runs: Iterable[Run]) -> list[Run]:
+    left, taken = Counter(room), []
+    for r in runs:
+        if left[r.pool] > 0:
+            left[r.pool] -= 1
+            taken.append(r)
+    return taken
 
 
 def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int, int, int]]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from systemprompt_jobs import hookimpl
 from systemprompt_jobs.interfaces import Capabilities
 
+from ._pools import known
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -79,4 +81,4 @@ class Threads:
 @hookimpl
 def make_executor(kind: str, settings: Mapping[str, Any]) -> Executor | None:
     """Provide `threads`."""
-    return Threads(settings["size"]) if kind == "threads" else None
+    return Threads(**known(settings, size=10)) if kind == "threads" else None

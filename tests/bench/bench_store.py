@@ -47,7 +47,7 @@ def stages(store: Store, group: int) -> list[float]:
         store,
         calls,  # type: ignore[arg-type]
         clock,
-        size=group,
+        sizes={"default": group},
         lease_until=lambda: 0,
         may_start=lambda: True,
         start=started.append,

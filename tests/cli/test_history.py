@@ -44,6 +44,7 @@ def test_json_has_the_documented_shape(ran):
         ),
         *("node", "parameters", "enforce", "created", "started", "finished", "duration_s"),
         *("message", "processed", "failed", "error", "distribution", "version"),
+        *("parent", "progress"),
     }
     assert run["error"] == "ValueError: it [red]broke[/red] \x1b[2J\nin two lines"
     assert run["started"].endswith("+00:00")

@@ -57,6 +57,7 @@ def test_json_has_one_shape_for_all_and_nothing_else_on_stdout(jobs):
             *("node", "parameters", "enforce", "created", "started", "finished", "duration_s"),
             *("message", "processed", "failed", "error", "distribution", "version", "traceback"),
             *("max_attempts", "attempts"),
+            *("parent", "progress"),
         }
     )
     assert (failed["job"], failed["state"], failed["trigger"]) == ("jobs:fail", "failed", "manual")

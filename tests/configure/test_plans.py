@@ -55,6 +55,7 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
         "retry_on": (Source((), "job", by_job),),
         "give_up_on": (Source((), "job", by_job),),
         "concurrency": (Source(None, "job", by_job),),
+        "executor": (Source("default", "default"),),
         "parameters.limit": (Source(5, "job", by_job),),
     }
 

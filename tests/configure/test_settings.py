@@ -25,6 +25,11 @@ def test_without_files_the_defaults_hold(folder):
         "databases": {},
         "local_plugins": (),
         "workers": 10,
+        "executors": {
+            "default": {"kind": "threads", "size": 10},
+            "asyncio": {"kind": "asyncio"},
+            "processes": {"kind": "processes"},
+        },
         "shutdown_grace": timedelta(seconds=30),
         "lease": timedelta(seconds=30),
         "health_address": "",

@@ -113,6 +113,13 @@ class Silent(Calls):
     def drain(self, seconds): ...
 
 
+class Deaf:
+    """What would listen to the log of the whole process."""
+
+    def attach(self): ...
+    def detach(self): ...
+
+
 class Hands:
     """An executor whose work is done when told; what a crash leaves here never starts.
 
@@ -143,6 +150,8 @@ def _without_threads():
         patch.setattr(_node, "Loop", StillLoop)
         patch.setattr(_node, "Observer", Silent)
         patch.setattr(_node, "_MOMENT_S", 0.0)
+        patch.setattr(_node, "LogTap", Deaf)
+        patch.setattr(_node, "Middleware", lambda _: None)
         yield
 
 
@@ -215,7 +224,7 @@ class World(RuleBasedStateMachine):
             [self._plan(id_, cron) for id_, cron in JOBS.items()],
             None,
             Resources({}, svcs.Registry()),
-            Hands(self.clock, lambda: self._lease_of(node)),
+            {"default": Hands(self.clock, lambda: self._lease_of(node))},
             self.clock,
             LEASE_S,
         )
@@ -230,7 +239,7 @@ class World(RuleBasedStateMachine):
         self.clock.advance(1.0)
         for stage in STAGES:
             self._step(number, stage)
-        while self.nodes[number]._executor.work:
+        while self._work_of(number):
             self._work(number)
         self._step(number, "_recorder")
 
@@ -250,7 +259,7 @@ class World(RuleBasedStateMachine):
     def work(self, pick, dies):
         """Let a worker run a function; it may be the last thing that its process does."""
         number = self._picked(pick)
-        if self.nodes[number]._executor.work:
+        if self._work_of(number):
             self.dies = dies
             self._work(number)
             self.dies = False
@@ -320,8 +329,11 @@ class World(RuleBasedStateMachine):
             self._do(number, lambda: getattr(node, stage).step(), fault)
 
     def _work(self, number):
-        self.gated, attempt = self.nodes[number]._executor.work.pop(0)
+        self.gated, attempt = self._work_of(number).pop(0)
         attempt.ended(attempt.call())
+
+    def _work_of(self, number):
+        return self.nodes[number]._executors["default"].work
 
     def _plan(self, id_, cron):
         name = id_.partition(":")[2]
@@ -453,7 +465,7 @@ class World(RuleBasedStateMachine):
             self.clock.advance(0.25)
             for stage in ("_claimer", "_keeper", "_recorder", "_recorder"):
                 self._step(last, stage)
-            while self.nodes[last]._executor.work:
+            while self._work_of(last):
                 self._work(last)
             self._step(last, "_recorder")
         since = due if self.since is None else self.since

@@ -106,6 +106,7 @@ PLANS = (
     make_plan("both", overlap=Overlap.QUEUE, concurrency=Concurrency("api", 2), retry=RetryPolicy(3)),
 )  # fmt: skip
 IDS = [plan.id for plan in PLANS]
+POOLS = dict.fromkeys(IDS, "default")
 
 
 class Crash(BaseException):
@@ -193,7 +194,8 @@ class World:
 
     def take(self, connection, pick):
         return run_rows.take_pending(
-            connection, job_set(connection, IDS), "n1", self.now, 0, 1 + pick
+            *(connection, job_set(connection, IDS), POOLS, "n1", self.now, 0),
+            {"default": 1 + pick},
         )
 
     def give_back(self, connection, pick):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_type
 
@@ -12,6 +13,7 @@ from systemprompt_jobs import (
     JobContext,
     JobExtension,
     JobResult,
+    Progress,
     Report,
     Retry,
     Run,
@@ -23,6 +25,9 @@ from systemprompt_jobs import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+
+    from systemprompt_jobs.interfaces import Attempt
 
 
 @job
@@ -83,8 +88,17 @@ def the_context_is_typed(ctx: JobContext) -> None:
     assert_type(ctx.tick, datetime | None)
     assert_type(ctx.run, Run)
     ctx.log.info("halfway", rows=5)
+    ctx.progress(1, 2.5, "halfway")
+    ctx.progress("1")  # type: ignore[arg-type]
+    assert_type(ctx.run.progress, Progress | None)
     ctx.enforce = True  # type: ignore[misc]
     ctx.parameters["a"] = 1  # type: ignore[index]
+
+
+@hookimpl
+def attempt_context(attempt: Attempt) -> AbstractContextManager[object]:
+    attempt.annotate(trace_id="4bf92f35", sampled=True)
+    return nullcontext()
 
 
 class Extension(JobExtension):

@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, text
 
 from systemprompt_jobs import JobContext, Run
 from systemprompt_jobs._context import Resources
+from systemprompt_jobs._said import Said
 from systemprompt_jobs.model import State, Trigger
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
@@ -58,7 +59,11 @@ def context(url):
             attempt=1,
         )
         return JobContext(
-            run=run, enforce=enforce, resources=resources, services=svcs.Container(registry)
+            run=run,
+            enforce=enforce,
+            resources=resources,
+            services=svcs.Container(registry),
+            said=Said(run),
         )
 
     yield make

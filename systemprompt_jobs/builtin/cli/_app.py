@@ -18,9 +18,11 @@ COMMANDS = {
     "config": ("_config", "Show the configuration in force, or the schema of its files."),
     "db": ("_db", "See and upgrade the database's schema, export and import all it holds."),
     "explain": ("_explain", "Say why a job will run or not, and who set each of its values."),
+    "doctor": ("_doctor", "Say whether all that a scheduler needs is there and well."),
     "history": ("_history", "Show the newest runs, newest first."),
     "init": ("_init", "Make a project in DIR that works at once."),
     "list": ("_list", "Show every job: its schedule, its next tick, how it went last."),
+    "logs": ("_logs", "Show what a run has logged, attempt by attempt."),
     "next": ("_next", "Show upcoming ticks, and what a schedule means."),
     "pause": ("_pause", "Pause jobs: their ticks are skipped until the end or `resume`."),
     "nodes": ("_nodes", "Show the live schedulers, and those that went lately."),
@@ -29,14 +31,15 @@ COMMANDS = {
     "reset-clock": ("_reset_clock", "Let jobs go on that wait because a clock was wrong."),
     "resume": ("_resume", "End the pauses of jobs; what was due meanwhile is not made up."),
     "prune": ("_prune", "Forget old history, as schedulers do by themselves about once an hour."),
+    "retry": ("_retry", "Run a run that has ended once more, with the same parameters."),
     "run": ("_run", "Run jobs here and now, and wait until they have ended."),
     "serve": ("_serve", "Run the scheduler until it is told to stop."),
-    "show": ("_status", "Show the scheduler at a glance, or all about one job."),
+    "show": ("_status", "Show the scheduler at a glance, or all about one job or run."),
     "stats": (
         "_stats",
         "Show how often jobs ran, succeeded, and how long and how late they were.",
     ),
-    "status": ("_status", "Show the scheduler at a glance, or all about one job."),
+    "status": ("_status", "Show the scheduler at a glance, or all about one job or run."),
 }
 """Command → its module and its summary, which `--help` shows without loading it."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -34,6 +35,13 @@ _FIRST = ("timestamp", "level", "event", "logger")
 _PRINTED_BY_RUN = frozenset(
     {"run_failed", "run_timed_out", "run_cancelled", "run_lost", "tick_skipped"}
 )
+
+
+class CurrentStderr:
+    """Standard error as it is when a line is written: bars put theirs in its place."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 def configure(stream: TextIO, manner: str, *, human: bool) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ._bars import RunCommandBars
 from ._failures import FAILED, INTERRUPTED
-from ._options import as_json
+from ._options import as_json, detach
 from ._plans import condition, tagged
 from ._runs import said, state_cell
 from ._shapes import attempt_shape, print_json, run_shape
@@ -21,7 +22,7 @@ from ._times import took
 from ._who import who
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from systemprompt_jobs import Run, Runtime
     from systemprompt_jobs.model import Plan
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     default=None,
     help="Let the jobs destroy what they are made to destroy, or not; else as configured.",
 )
+@detach
 @as_json
 @click.pass_context
 def command(
@@ -55,6 +57,7 @@ def command(
     tag: str | None,
     parameters: tuple[str, ...],
     enforce: bool | None,
+    detach: bool,
     as_json: bool,
 ) -> None:
     """Run jobs here and now, and wait until they have ended.
@@ -63,20 +66,25 @@ def command(
     """
     if not (names or every or tag):
         ctx.fail("which jobs? name some, or say --all or --tag T")
-    session: Session = ctx.obj
-    runtime = session.runtime_at_work()
-    session.log("run")
+    runtime, bars = at_work(ctx)
     values = _values(runtime, parameters)
     plans, left_out = _chosen(runtime, names, every=every, tag=tag)
-    # What jobs print must not come between the lines of JSON.
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        runs = _run(ctx, runtime, plans, values, enforce)
-    if as_json:
-        print_json({"runs": [_shape(runtime, run) for run in runs]})
-    else:
-        _show(runtime, runs)
-    if left_out or any(run.state != "succeeded" for run in runs):
+    ids = [plan.id for plan in plans]
+    with waiting(ctx, runtime, bars, as_json=as_json):
+        start = runtime.submit if detach else runtime.run
+        runs = start(*ids, parameters=values, enforce=enforce, who=who())
+    answer(ctx, runtime, runs, detached=detach, as_json=as_json)
+    if left_out:
         ctx.exit(FAILED)
+
+
+def at_work(ctx: click.Context) -> tuple[Runtime, RunCommandBars]:
+    """Return the runtime of a command that runs jobs, and what shows their progress."""
+    session: Session = ctx.obj
+    bars = RunCommandBars()
+    runtime = session.runtime_at_work(bars)
+    session.log("run")
+    return runtime, bars
 
 
 def _values(runtime: Runtime, parameters: Iterable[str]) -> dict[str, Any]:
@@ -113,30 +121,52 @@ def _chosen(
     return list(chosen.values()), bool(groups["degraded"])
 
 
-def _run(
-    ctx: click.Context,
-    runtime: Runtime,
-    plans: Iterable[Plan],
-    values: dict[str, Any],
-    enforce: bool | None,
-) -> list[Run]:
-    """Run, and cut the runs off at Ctrl-C or TERM."""
+@contextmanager
+def waiting(
+    ctx: click.Context, runtime: Runtime, bars: RunCommandBars, *, as_json: bool
+) -> Iterator[None]:
+    """Wait for runs in this block, and cut them off at Ctrl-C or TERM."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return runtime.run(
-            *(plan.id for plan in plans), parameters=values, enforce=enforce, who=who()
-        )
+        # What jobs print must not come between the lines of JSON.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext(), closing(bars):
+            yield
     except KeyboardInterrupt:
         next_leaves_at_once()
         complain("interrupted: the jobs are cut off")
         runtime.stop(grace=timedelta(0))
-        return ctx.exit(INTERRUPTED)
+        ctx.exit(INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
+def answer(
+    ctx: click.Context, runtime: Runtime, runs: Sequence[Run], *, detached: bool, as_json: bool
+) -> None:
+    """Say how runs went, or that a scheduler has them now."""
+    if detached:
+        _warn_unless_taken(runtime, runs)
+    if as_json:
+        print_json({"runs": [_shape(runtime, run) for run in runs]})
+    elif detached:
+        say(*(f"run {run.id} of {one_line(run.job_id)} is handed over" for run in runs))
+    else:
+        _show(runtime, runs)
+    if not detached and any(run.state != "succeeded" for run in runs):
+        ctx.exit(FAILED)
+
+
+def _warn_unless_taken(runtime: Runtime, runs: Iterable[Run]) -> None:
+    for job in dict.fromkeys(run.job_id for run in runs):
+        if not runtime.schedulers(job):
+            complain(
+                f"no live scheduler has {job}: it runs when one is started within its "
+                "catchup_window (systemprompt infra jobs serve)"
+            )
+
+
 def _shape(runtime: Runtime, run: Run) -> dict[str, Any]:
-    attempts = [attempt_shape(attempt) for attempt in runtime.attempts(run.id)]
+    attempts = [attempt_shape(attempt) for attempt in runtime.attempts(run)]
     traceback = attempts[-1]["traceback"] if attempts else ""
     return {**run_shape(run), "traceback": traceback, "attempts": attempts}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from systemprompt_jobs import Run
+    from systemprompt_jobs import Progress, Run
 
 STATES = {
     "pending": ("·", "dim"),
@@ -62,8 +62,21 @@ def state_cell(run: Run) -> Cell:
 
 
 def said(run: Run) -> str:
-    """Return the error of a run, or else its message, in one line."""
-    return one_line(run.error or run.message)
+    """Return the error of a run, its message, or how far it is, in one line."""
+    running = run.progress if run.state == "running" else None
+    return one_line(run.error or run.message or (progress_text(running) if running else ""))
+
+
+def progress_text(progress: Progress) -> str:
+    """Return e.g. `50/200 (25 %) copying`."""
+    share = f" ({progress.done / progress.total:.0%})" if progress.total else ""
+    return one_line(f"{count_text(progress)}{share.replace('%', ' %')} {progress.message}")
+
+
+def count_text(progress: Progress) -> str:
+    """Return e.g. `50/200`, or `50` where nobody knows the total."""
+    total = "" if progress.total is None else f"/{progress.total:,.12g}"
+    return f"{progress.done:,.12g}{total}"
 
 
 def _when(run: Run, today: datetime) -> str:

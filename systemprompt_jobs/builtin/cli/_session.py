@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,9 +30,10 @@ class Session:
     trace_hooks: bool = False
     strict: bool = False
 
-    def runtime(self) -> Runtime:
+    def runtime(self, *own: object) -> Runtime:
         """Return the runtime of the project, its plugins loaded; it is stopped with the command.
 
+        `own` are plugins of the command itself.
         What plugins print while they load goes to standard error: standard output is for
         answers. Raises UsageError and ConfigurationError.
         """
@@ -42,16 +43,16 @@ class Session:
         with redirect_stdout(sys.stderr):
             runtime = Runtime(
                 self.root,
-                plugins=self.plugins,
+                plugins=[*self.plugins, *own],
                 no_plugins=self.no_plugins,
                 trace=self.trace_hooks,
             )
         click.get_current_context().call_on_close(runtime.stop)
         return runtime
 
-    def runtime_at_work(self) -> Runtime:
+    def runtime_at_work(self, *own: object) -> Runtime:
         """Return a runtime that may run jobs: of a project, and with --strict a sound one."""
-        runtime = self.runtime()
+        runtime = self.runtime(*own)
         if not runtime.project.found:
             raise UsageError(
                 f"no project in {runtime.project.root}: it has neither "
@@ -66,9 +67,9 @@ class Session:
 
     def log(self, manner: str) -> None:
         """Log as this kind of command does, see `_logging.MANNERS`: to standard error but `serve`."""
-        from ._logging import configure
+        from ._logging import CurrentStderr, configure
 
-        stream = sys.stdout if manner == "serve" else sys.stderr
+        stream: Any = sys.stdout if manner == "serve" else CurrentStderr()
         configure(stream, manner, human=self.logs_for_people(stream))
 
     def logs_for_people(self, stream: TextIO) -> bool:

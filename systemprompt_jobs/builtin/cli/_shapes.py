@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from ._plans import schedule_text, standing
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
     from systemprompt_jobs.model import (
-        Attempt,
+        AttemptOverview,
         JobOverview,
         Orphan,
         PauseOverview,
@@ -148,20 +149,15 @@ def run_shape(run: Run) -> dict[str, Any]:
         "error": run.error,
         "distribution": run.distribution,
         "version": run.version,
+        "parent": run.parent,
+        "progress": run.progress and asdict(run.progress),
     }
 
 
-def attempt_shape(attempt: Attempt) -> dict[str, Any]:
-    """Return one attempt of a run."""
-    return {
-        "number": attempt.number,
-        "node": attempt.node,
-        "started": attempt.started,
-        "finished": attempt.finished,
-        "outcome": attempt.outcome,
-        "error": attempt.error,
-        "traceback": attempt.traceback,
-    }
+def attempt_shape(attempt: AttemptOverview) -> dict[str, Any]:
+    """Return an attempt."""
+    shape = asdict(replace(attempt, annotations={}))
+    return {**shape, "annotations": dict(attempt.annotations)}
 
 
 def problem_shape(problem: Problem) -> dict[str, Any]:

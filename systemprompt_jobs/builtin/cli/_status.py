@@ -13,6 +13,7 @@ from ._job import answer_orphan, find_orphan, job_answer, show_job
 from ._options import as_json
 from ._plans import standing
 from ._problems import show_degraded, show_held, show_others
+from ._run_details import run_answer, show_run
 from ._runs import STATES, show_runs
 from ._shapes import orphan_shape, pause_shape, print_json, problem_shape, run_shape
 from ._table import Column, show_table
@@ -32,23 +33,30 @@ _CONDITIONS = ("enabled", "disabled", "degraded", "superseded", "orphaned")
 
 
 @click.command("status")
-@click.argument("job", required=False, metavar="[JOB]")
+@click.argument("name", required=False, metavar="[JOB|RUN]")
 @as_json
 @click.pass_obj
-def command(session: Session, job: str | None, as_json: bool) -> None:
-    """Show the scheduler at a glance, or all about one job."""
+def command(session: Session, name: str | None, as_json: bool) -> None:
+    """Show the scheduler at a glance, or all about one job or run."""
     runtime = session.runtime()
-    if job is None:
+    if name is None:
         overview = runtime.status()
         if as_json:
             print_json(_answer(overview))
         else:
             _show(overview, now())
         return
+    if name.isdecimal() and name not in {plan.job.name for plan in runtime.plans}:
+        run = runtime.find_run(int(name))
+        if as_json:
+            print_json(run_answer(runtime, run))
+        else:
+            show_run(runtime, run)
+        return
     try:
-        plan = runtime.find(job)
+        plan = runtime.find(name)
     except UnknownJobError:
-        if orphan := find_orphan(runtime, job):
+        if orphan := find_orphan(runtime, name):
             answer_orphan(runtime, orphan, as_json=as_json)
             return
         raise

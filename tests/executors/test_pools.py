@@ -1,0 +1,230 @@
+"""Named pools: who runs where, each pool with its own room, and what is wrong with them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from systemprompt_jobs import Runtime, hookimpl
+from systemprompt_jobs._store.schema import node as node_table
+from systemprompt_jobs.builtin.threads import Threads
+from systemprompt_jobs.errors import ConfigurationError
+from systemprompt_jobs.model import State
+from tests.test_runtime import Watch
+
+JOBS = """
+import os, threading
+from systemprompt_jobs import job
+
+@job
+def plain():
+    return threading.current_thread().name
+
+@job
+async def coroutine():
+    return threading.current_thread().name
+
+@job(executor="processes")
+def elsewhere():
+    return str(os.getpid())
+
+@job(executor="nowhere")
+def lost():
+    ...
+"""
+
+
+class Elsewhere:
+    """A plugin with executors of its own, which notes what they are made from."""
+
+    def __init__(self):
+        self.made = []
+
+    @hookimpl
+    def make_executor(self, kind, settings):
+        if kind != "special":
+            return None
+        if "wrong" in settings:
+            raise ValueError(f"wrong is {settings['wrong']!r}, which is wrong")
+        self.made.append(dict(settings))
+        return Threads(settings["size"])
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Return a function that loads a runtime with executors and entries."""
+    loaded = []
+
+    def load(executors="", *entries, plugins=(), jobs=JOBS):
+        folder = tmp_path / "services" / "scheduler"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"    - {{extension: jobs, {entry}}}\n" for entry in entries)
+        (folder / "config.yaml").write_text(
+            f"scheduler:\n  local_plugins: [jobs.py]\n  executors: {{{executors}}}\n"
+            + (f"  jobs:\n{lines}" if lines else ""),
+            encoding="utf-8",
+        )
+        (tmp_path / "jobs.py").write_text(jobs, encoding="utf-8")
+        runtime = Runtime(tmp_path, plugins=plugins, environ={"SYSTEMPROMPT_PLUGINS": ""})
+        loaded.append(runtime)
+        return runtime
+
+    yield load
+    for runtime in loaded:
+        runtime.stop(timedelta(0))
+
+
+def refusal(runtime):
+    with pytest.raises(ConfigurationError) as caught:
+        runtime.start()
+    return [str(problem).rpartition("config.yaml:")[2] for problem in caught.value.problems]
+
+
+def test_async_functions_run_in_the_loop_and_others_in_threads(load):
+    plain, coroutine = load().run("plain", "coroutine")
+    assert (plain.pool, plain.message) == ("default", "jobs-worker-1")
+    assert (coroutine.pool, coroutine.message) == ("asyncio", "jobs-asyncio")
+
+
+def test_an_entry_decides_before_the_author(load):
+    runtime = load("mine: {kind: threads, size: 1}", "job: elsewhere, executor: mine")
+    plan = runtime.find("elsewhere")
+    assert plan.executor == "mine"
+    assert [source.value for source in plan.sources["executor"]] == ["processes", "mine"]
+    (run,) = runtime.run("elsewhere")
+    assert run.pool == "mine"
+
+
+def test_the_history_knows_the_pool(load):
+    runtime = load()
+    runtime.run("coroutine")
+    (run,) = runtime.history()
+    assert run.pool == "asyncio"
+
+
+def test_an_async_function_may_be_sent_to_threads(load):
+    (run,) = load("", "job: coroutine, executor: default").run("coroutine")
+    assert run.message == "jobs-worker-1"
+
+
+def test_a_job_runs_in_a_process_of_the_projects_plugins(load):
+    (run,) = load("processes: {size: 1}").run("elsewhere")
+    assert run.state == State.SUCCEEDED
+    assert run.message.isdigit()
+
+
+def test_an_author_who_names_an_unknown_pool_degrades_that_job_alone(load):
+    runtime = load("nowher: {kind: threads}")
+    (problem,) = runtime.degraded
+    assert problem.culprit == "jobs:lost"
+    assert 'no pool "nowhere"' in problem.reason
+    assert "did you mean 'nowher'?" in problem.reason
+
+
+def test_the_size_of_a_pool_may_come_from_another_file(load, tmp_path):
+    (tmp_path / "profile.yaml").write_text("scheduler: {executors: {mine: {size: 7}}}", "utf-8")
+    runtime = load("mine: {kind: threads}")
+    assert runtime.settings.executors["mine"] == {"kind": "threads", "size": 7}
+
+
+def test_a_plugin_gets_the_settings_of_pools_that_a_job_uses_and_of_no_others(load):
+    plugin = Elsewhere()
+    runtime = load(
+        "mine: {kind: special, size: 2, more: [1]}, unused: {kind: special, size: 3}",
+        "job: plain, executor: mine",
+        plugins=[plugin],
+    )
+    runtime.run("plain")
+    assert plugin.made == [{"size": 2, "more": [1]}]
+
+
+def test_wrong_kinds_and_settings_are_all_told_with_their_place_and_nothing_starts(load, tmp_path):
+    runtime = load(
+        "a: {kind: proceses}, b: {kind: special, wrong: 5}, c: {kind: threads, sise: 2}",
+        "job: plain, executor: a",
+        "job: coroutine, executor: b",
+        "job: elsewhere, executor: c",
+        plugins=[Elsewhere()],
+    )
+    assert refusal(runtime) == [
+        "3: scheduler.executors.a: no plugin provides executors of kind 'proceses' (built in are threads, processes and asyncio)",
+        "3: scheduler.executors.b: wrong is 5, which is wrong",
+        "3: scheduler.executors.c: unknown key 'sise' (did you mean 'size'?)",
+    ]
+    assert not (tmp_path / "var").exists()
+
+
+def test_a_grace_that_is_no_duration_is_refused(load):
+    runtime = load("processes: {grace: soon}")
+    (problem,) = refusal(runtime)
+    assert problem.startswith("3: scheduler.executors.processes: grace: 'soon' is no duration")
+
+
+def test_a_plugin_given_as_an_object_cannot_run_in_processes(load):
+    from systemprompt_jobs import JobExtension, job
+
+    @job(executor="processes")
+    def mine(): ...
+
+    class Given(JobExtension):
+        def jobs(self):
+            return [mine]
+
+    (problem,) = refusal(load(plugins=[Given()]))
+    assert "given:mine: runs in the pool 'processes', in another process" in problem
+    assert "give the name of its module" in problem
+
+
+SAYING = """
+from systemprompt_jobs import job
+
+def say(ctx):
+    ctx.progress(3, 4, "three")
+    ctx.log.info("said", n=1)
+
+@job
+def thread(ctx):
+    say(ctx)
+
+@job
+async def coroutine(ctx):
+    say(ctx)
+
+@job(executor="processes")
+def process(ctx):
+    say(ctx)
+"""
+
+
+def test_what_a_run_says_is_on_record_whatever_its_pool(load):
+    runtime = load("processes: {size: 1}", jobs=SAYING)
+    runs = runtime.run("thread", "coroutine", "process")
+    for run in runs:
+        (attempt,) = runtime.attempts(run)
+        assert attempt.log.endswith("info said n=1"), run.pool
+    assert [(run.pool, run.progress.done) for run in runs] == [
+        ("default", 3),
+        ("asyncio", 3),
+        ("processes", 3),
+    ]
+
+
+def test_runs_that_are_handed_over_or_repeated_go_through_their_pool_too(load):
+    watch = Watch()
+    load().submit("coroutine")
+    with load(plugins=[watch]) as scheduler:
+        run = watch.until("run_succeeded").run
+        assert (run.pool, run.message) == ("asyncio", "jobs-asyncio")
+        again = scheduler.retry(run.id)
+    assert (again.parent, again.pool, again.message) == (run.id, "asyncio", "jobs-asyncio")
+
+
+def test_the_node_says_which_pools_it_has(load):
+    runtime = load("processes: {size: 3}")
+    runtime.start()
+    with runtime._store.read() as connection:
+        row = connection.execute(select(node_table)).one()
+    assert row.pools == {"default": 10, "asyncio": 100, "processes": 3}
+    assert row.workers == 113

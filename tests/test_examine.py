@@ -1,0 +1,116 @@
+"""What `doctor` finds: each thing that can be wrong, with a remedy, and nothing is changed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from systemprompt_jobs import Runtime, hookimpl
+from systemprompt_jobs._context import Resources
+from systemprompt_jobs._examine import Patient, examine
+from systemprompt_jobs._services import ServiceRegistry
+from tests.support import ManualClock
+
+
+class Services:
+    """A plugin with one service that answers, one that does not, and one that is never asked."""
+
+    @hookimpl
+    def register_services(self, registry):
+        def refuse(_):
+            raise ConnectionRefusedError("nobody listens")
+
+        async def answers(_):
+            """Answer."""
+
+        registry.register_value(str, "well", ping=answers)
+        registry.register_value(int, 1, ping=refuse)
+        registry.register_value(bytes, b"")
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Return a function: what is found, by subject."""
+
+    def found(config="", plugins=()):
+        (tmp_path / "profile.yaml").write_text("scheduler:\n  enabled: true\n" + config)
+        runtime = Runtime(tmp_path, plugins=plugins, environ={"SYSTEMPROMPT_PLUGINS": ""})
+        findings = runtime.examine()
+        runtime.stop()
+        return {finding.subject: finding for finding in findings}
+
+    return found
+
+
+def test_a_database_that_does_not_exist_yet_is_not_made(found, tmp_path):
+    finding = found()["scheduler's database"]
+    assert not finding.ok
+    assert finding.said.endswith("var/jobs.db does not exist yet")
+    assert "serve" in finding.remedy
+    assert not (tmp_path / "var").exists()
+
+
+def test_all_is_well_where_a_scheduler_runs(found, tmp_path):
+    (tmp_path / "profile.yaml").write_text("scheduler: {}\n")
+    with Runtime(tmp_path, environ={"SYSTEMPROMPT_PLUGINS": ""}):
+        assert [*found()] == ["scheduler's database", "clock", "schedulers"]
+        assert all(finding.ok and not finding.remedy for finding in found().values())
+    finding = found()["schedulers"]
+    assert (finding.ok, finding.said) == (False, "none is live, so no tick runs")
+
+
+def test_a_database_that_cannot_be_used_says_why(found, tmp_path):
+    (tmp_path / "var/jobs.db").mkdir(parents=True)
+    findings = found()
+    assert not findings["scheduler's database"].ok
+    assert "clock" not in findings
+
+
+@pytest.mark.parametrize(
+    ("url", "ok", "said"),
+    [
+        ("sqlite:///app.db", True, "does not exist yet; it is made when it is first used"),
+        ("sqlite:///no/folder/app.db", False, "there is no folder"),
+        ("postgresql+psycopg://me:secret@localhost:1/x", False, "OperationalError"),
+    ],
+)
+def test_each_database_of_jobs_is_tried_and_no_file_is_made(found, tmp_path, url, ok, said):
+    finding = found(f"  databases: {{default: '{url}'}}\n")["database 'default'"]
+    assert (finding.ok, finding.remedy == "") == (ok, ok)
+    assert said in finding.said
+    assert "secret" not in finding.said
+    assert not (tmp_path / "app.db").exists()
+
+
+def test_a_database_that_answers_is_reachable(found, tmp_path):
+    (tmp_path / "app.db").touch()
+    finding = found("  databases: {default: 'sqlite:///app.db'}\n")["database 'default'"]
+    assert finding.said.endswith("app.db is reachable")
+
+
+def test_services_are_asked_that_have_a_check(found):
+    findings = found(plugins=[Services()])
+    services = {name: f for name, f in findings.items() if name.startswith("service ")}
+    assert {name: f.ok for name, f in services.items()} == {
+        "service builtins.int": False,
+        "service builtins.str": True,
+    }
+    finding = services["service builtins.int"]
+    assert finding.said == "ConnectionRefusedError: nobody listens"
+    assert "ping=" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("offset", "ok", "said"),
+    [(0.25, True, "0.250 s ahead of the database's"), (-3, False, "3.000 s behind the database's")],
+)
+def test_a_clock_that_differs_too_much_from_the_databases_is_wrong(make_store, offset, ok, said):
+    clock = ManualClock()
+    clock.offset = timedelta(seconds=offset)
+    store = make_store("sqlite")
+    store.clock = lambda _: clock
+    resources = Resources({}, ServiceRegistry())
+    findings = {f.subject: f for f in examine(Patient(store, resources, clock, list))}
+    assert (findings["clock"].ok, findings["clock"].said) == (ok, said)
+    assert (findings["clock"].remedy == "") == ok
