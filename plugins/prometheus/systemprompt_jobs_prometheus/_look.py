@@ -51,8 +51,8 @@ class Look:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics, after the series have learnt how jobs ended before."""
-        yield _one("ready", "1 while it can start runs.", self._runtime.health().ready)
-        yield _one("degraded", "Plugins and jobs out of order.", len(self._runtime.degraded))
+        yield _one("ready", "1 while this scheduler can start runs.", self._runtime.health().ready)
+        yield _one("degraded", "Plugins and jobs that do not work.", len(self._runtime.degraded))
         if self._series.is_database_away:
             return  # it would answer after the scraper's patience has ended
         try:
@@ -69,15 +69,15 @@ class Look:
         self._learn(jobs)
         yield _one("database_look_seconds", "How long this page waited for the database.", took)
         yield _one("nodes", "Live schedulers of the database.", len(nodes))
-        own = f"{socket.gethostname()}:{os.getpid()}:"
-        for offset in (node.clock_offset for node in nodes if node.id.startswith(own)):
-            if offset is not None:
-                help_ = "How far the clock is ahead of the database's."
-                yield _one("clock_offset_seconds", help_, offset.total_seconds())
-                break
+        own = [node.clock_offset for node in nodes if node.id.startswith(this_process())]
+        if own and own[0] is not None:
+            help_ = "How far this clock is ahead of the database's (PostgreSQL only)."
+            yield _one("clock_offset_seconds", help_, own[0].total_seconds())
         paused = Counter(self._series.label(job.plan.id) for job in jobs if job.pause)
-        yield _each("paused", "1 while the job is paused.", paused)
-        yield _each("next_tick_timestamp_seconds", "The next tick.", self._next_ticks(jobs))
+        yield _each("paused", "1 for a paused job.", paused)
+        yield _each(
+            "next_tick_timestamp_seconds", "When the job is due next.", self._next_ticks(jobs)
+        )
 
     def _next_ticks(self, jobs: Sequence[JobOverview]) -> Mapping[str, float]:
         first: dict[str, float] = {}
@@ -103,6 +103,11 @@ class Look:
         for states in ((SUCCESS, *FAILURES), (SUCCESS,)):
             for run in self._runtime.history(job=job_id, states=states, limit=1):
                 self._series.note_end(label, run)
+
+
+def this_process() -> str:
+    """Return how the ids of this process's nodes begin."""
+    return f"{socket.gethostname()}:{os.getpid()}:"
 
 
 def _one(name: str, help_: str, value: float) -> Metric:

@@ -49,12 +49,23 @@ class Series:
         ) -> Gauge:
             return Gauge(PREFIX + name, help_, labels, registry=registry, multiprocess_mode=mode)
 
-        self.runs = counter("runs", "Runs that ended.", "job_id", "outcome")
+        self.runs = counter(
+            "runs",
+            "Runs that ended: succeeded, failed, timed_out, cancelled, lost.",
+            "job_id",
+            "outcome",
+        )
         self.retried = counter("runs_retried", "Attempts that failed and are retried.", "job_id")
-        self.rescued = counter("runs_rescued", "Runs that outlived their node.", "job_id")
-        self.fenced = counter("runs_fenced", "Reports that came too late.", "job_id")
-        self.claimed = counter("ticks_claimed", "Ticks that were claimed.", "job_id")
-        self.skipped = counter("ticks_skipped", "Ticks and runs left out.", "job_id", "reason")
+        self.rescued = counter(
+            "runs_rescued", "Runs taken from a dead scheduler before they had begun.", "job_id"
+        )
+        self.fenced = counter(
+            "runs_fenced", "Reports that came too late and were discarded.", "job_id"
+        )
+        self.claimed = counter("ticks_claimed", "Ticks that this scheduler claimed.", "job_id")
+        self.skipped = counter(
+            "ticks_skipped", "Ticks and runs that were skipped.", "job_id", "reason"
+        )
         self.missed = counter("ticks_missed", "Ticks that no scheduler could run.", "job_id")
         self.duration = histogram(
             "run_duration_seconds", "How long the last attempt of a run took.", DURATIONS
@@ -64,12 +75,14 @@ class Series:
         )
         self.running = gauge("running", "Functions that run now.", "job_id", mode="livesum")
         self._last_success = _Newest(
-            gauge("last_success_timestamp_seconds", "The newest success.", "job_id", mode="max")
+            gauge(
+                "last_success_timestamp_seconds", "When a run last succeeded.", "job_id", mode="max"
+            )
         )
         self._last_failure = _Newest(
             gauge(
                 "last_failure_timestamp_seconds",
-                "The newest run that failed, timed out or was lost.",
+                "When a run last failed, timed out or was lost.",
                 "job_id",
                 mode="max",
             )
@@ -79,7 +92,7 @@ class Series:
         )
         self._outages = counter("database_outages", "How often the database was lost.")
         self._outage_seconds = counter(
-            "database_outage_seconds", "How long it was lost, counted when it is back."
+            "database_outage_seconds", "How long it was lost, added when it is back."
         )
         self.plugin_errors = counter(
             "plugin_errors", "Plugins and jobs found degraded, and observers that raised."

@@ -1,4 +1,4 @@
-"""A scrape as prometheus_client itself reads it, and a clock that a test sets."""
+"""Runs to tell hooks of, a scrape as prometheus_client reads it, a clock that a test sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from systemprompt_jobs import Run
 from systemprompt_jobs._clock import SystemClock
+from systemprompt_jobs.model import Node, State, Trigger
+
+NOON = datetime(2026, 3, 2, 12, 0, 30, tzinfo=UTC)
+NODE = Node("here:1:ab", "here", 1, "ab", "0.1")
+
+
+def run(id_=1, job_id="ext:job", state=State.RUNNING, **values):
+    """Return the run of a tick, punctual and started once."""
+    defaults = {"tick": NOON, "due": NOON, "started": NOON, "attempt": 1, "node": NODE.id}
+    return Run(id_, job_id, Trigger.SCHEDULE, state, **(defaults | values))
 
 
 class Scrape(NamedTuple):

@@ -8,20 +8,18 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from systemprompt_jobs_prometheus import Metrics, _plugin, _series
 
-from plugins.prometheus.tests.support import read, scrape
-from systemprompt_jobs import Report, Run, Runtime
-from systemprompt_jobs.model import Node, State, Trigger
+from plugins.prometheus.tests.support import NODE, NOON, read, run, scrape
+from systemprompt_jobs import Report, Runtime
+from systemprompt_jobs.model import State
 
 FOLDER = Path(__file__).parents[1]
-NOON = datetime(2026, 3, 2, 12, 0, 30, tzinfo=UTC)
-NODE = Node("here:1:ab", "here", 1, "ab", "0.1")
 
 
 @pytest.fixture
@@ -33,11 +31,6 @@ def metrics():
 def seen(metrics):
     """Return a function that reads what hooks have moved."""
     return lambda: read(("", generate_latest(metrics._registry)))
-
-
-def run(id_=1, job_id="ext:job", state=State.RUNNING, **values):
-    defaults = {"tick": NOON, "due": NOON, "started": NOON, "attempt": 1, "node": NODE.id}
-    return Run(id_, job_id, Trigger.SCHEDULE, state, **(defaults | values))
 
 
 def finish(metrics, state=State.SUCCEEDED, **values):
