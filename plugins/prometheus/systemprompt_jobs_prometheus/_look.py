@@ -40,7 +40,7 @@ def page(runtime: Runtime, series: Series) -> tuple[str, bytes]:
 
 
 class Look:
-    """A collector that asks a runtime, in a fixed number of statements.
+    """A collector that asks a runtime, in a fixed number of statements but for what it learns once.
 
     Without a database it yields what is known without one: the page stays whole otherwise.
     """
@@ -92,17 +92,19 @@ class Look:
         for job in jobs:
             job_id, last = job.plan.id, job.last_run
             label = self._series.label(job_id)
-            if last is None or label == OTHER:
+            if label == OTHER or (last is None and not job.plan.job.aliases):
                 continue
-            self._series.note_end(label, last)
-            if last.state != SUCCESS and self._series.is_first_question(job_id):
+            if last is not None:
+                self._series.note_end(label, last)
+            if (last is None or last.state != SUCCESS) and job_id not in self._series.recalled:
                 self._recall(label, job_id)
 
     def _recall(self, label: str, job_id: str) -> None:
-        """Note the newest run that succeeded or failed, and if that failed, the newest success."""
+        """Note the newest success, and the newest failure if it is newer: once in a process."""
         for states in ((SUCCESS, *FAILURES), (SUCCESS,)):
             for run in self._runtime.history(job=job_id, states=states, limit=1):
                 self._series.note_end(label, run)
+        self._series.recalled.add(job_id)
 
 
 def this_process() -> str:

@@ -34,8 +34,8 @@ class Series:
         self._max_jobs = max_jobs
         self._job_ids: set[str] = set()
         self._lock = threading.Lock()
-        self._asked: set[str] = set()
         self._started: dict[tuple[str, int], str] = {}
+        self.recalled: set[str] = set()  # jobs whose earlier ends were looked up
         self.is_database_away = False
 
         def counter(name: str, help_: str, *labels: str) -> Counter:
@@ -139,14 +139,6 @@ class Series:
             self._last_success.note(label, run.finished or datetime.now(UTC))
         elif run.state in FAILURES:
             self._last_failure.note(label, run.finished or datetime.now(UTC))
-
-    def is_first_question(self, job_id: str) -> bool:
-        """Return whether nobody has asked yet for the job's earlier ends; only once true."""
-        with self._lock:
-            if job_id in self._asked:
-                return False
-            self._asked.add(job_id)
-            return True
 
     # --- the database ---
 

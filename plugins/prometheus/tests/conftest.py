@@ -52,11 +52,11 @@ def load(project):
     """Return a function that loads a runtime with metrics of its own, as a new process would."""
     loaded = []
 
-    def load(metrics=None, *, now=None):
+    def load(metrics=None, *, now=None, **environ):
         runtime = Runtime(
             project,
             plugins=[metrics or Metrics()],
-            environ={"SYSTEMPROMPT_PLUGINS": ""},
+            environ={"SYSTEMPROMPT_PLUGINS": "", **environ},
             clock=ShiftedClock(now) if now else None,
         )
         loaded.append(runtime)

@@ -11,7 +11,7 @@ from systemprompt_jobs import Run
 from systemprompt_jobs._clock import SystemClock
 from systemprompt_jobs.model import Node, State, Trigger
 
-NOON = datetime(2026, 3, 2, 12, 0, 30, tzinfo=UTC)
+NOON = datetime(2024, 3, 4, 12, 0, 30, tzinfo=UTC)
 NODE = Node("here:1:ab", "here", 1, "ab", "0.1")
 
 

@@ -83,23 +83,32 @@ def test_a_failure_is_known_after_a_restart_though_a_skipped_run_came_after_it(l
     assert page.value("last_failure_timestamp_seconds", **label) == bad.finished.timestamp()
 
 
-def test_a_success_of_another_process_is_seen_and_never_goes_back(load):
-    here, elsewhere = load(), load()
+def test_a_renamed_job_keeps_its_last_success(load, project):
+    runtime = load()
+    (good,) = runtime.run("works")
+    runtime.stop()
+    jobs = project / "jobs.py"
+    renamed = '@job(aliases=["works"])\ndef labours'
+    jobs.write_text(jobs.read_text().replace("@job\ndef works", renamed))
+    page = scrape(load())
+    last = page.value("last_success_timestamp_seconds", job_id="jobs:labours")
+    assert last == good.finished.timestamp()
+
+
+def test_a_success_of_another_process_is_seen_and_an_older_one_changes_nothing(load):
+    metrics = Metrics()
+    here, elsewhere = load(metrics), load()
     here.run("works")
     here.stop()
-    first = scrape(here).value("last_success_timestamp_seconds", job_id="jobs:works")
     (later,) = elsewhere.run("works")
     elsewhere.stop()
+    label = {"job_id": "jobs:works"}
+    newest = later.finished.timestamp()
+    assert scrape(here).value("last_success_timestamp_seconds", **label) == newest
+    finish(metrics, job_id="jobs:works")
     page = scrape(here)
-    assert page.value("last_success_timestamp_seconds", job_id="jobs:works") > first
-    assert page.value("runs_total", job_id="jobs:works", outcome="succeeded") == 1
-    assert (
-        scrape(here).samples[
-            "systemprompt_jobs_last_success_timestamp_seconds",
-            frozenset({("job_id", "jobs:works")}),
-        ]
-        == later.finished.timestamp()
-    )
+    assert page.value("last_success_timestamp_seconds", **label) == newest
+    assert page.value("runs_total", outcome="succeeded", **label) == 2
 
 
 def test_a_paused_job_shows_and_what_it_skips_is_counted_by_reason(load):
@@ -126,6 +135,17 @@ def test_every_missed_tick_counts_and_the_next_one_is_told(load):
     assert page.value("ticks_claimed_total", job_id="jobs:hourly") == 1
     then = NOON.replace(hour=17, minute=0, second=0)
     assert page.value("next_tick_timestamp_seconds", job_id="jobs:hourly") == then.timestamp()
+
+
+def test_on_postgresql_the_clocks_offset_and_the_history_are_on_the_page(load, postgresql):
+    runtime = load(SYSTEMPROMPT_JOBS__DATABASE=postgresql)
+    with runtime:
+        (bad,) = runtime.run("fails")
+        page = scrape(runtime)
+    assert abs(page.value("clock_offset_seconds")) < 60
+    assert page.value("nodes") == 1
+    failed_at = page.value("last_failure_timestamp_seconds", job_id="jobs:fails")
+    assert failed_at == bad.finished.timestamp()
 
 
 def test_a_database_that_cannot_be_read_leaves_the_rest_of_the_page_whole(load, project):
