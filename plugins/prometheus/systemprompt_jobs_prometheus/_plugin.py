@@ -112,9 +112,10 @@ class Metrics:
             self._series().lateness.labels(self._label(run)).observe(max(0, late))
 
     @hookimpl(optionalhook=True)  # of versions that retry
-    def run_retrying(self, run: Run) -> None:
-        """Count it; what waits does not run."""
-        self._series().end(run)
+    def run_retrying(self, run: Run, report: Report) -> None:
+        """Count it; what waits does not run. An attempt that was lost ran elsewhere."""
+        if report.outcome != "lost":
+            self._series().end(run)
         self._series().retried.labels(self._label(run)).inc()
 
     @hookimpl

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from systemprompt_jobs import Run
 
 PREFIX = "systemprompt_jobs_"
@@ -51,7 +53,7 @@ class Series:
 
         self.runs = counter(
             "runs",
-            "Runs that ended: succeeded, failed, timed_out, cancelled, lost.",
+            "Runs that ended, by outcome: succeeded, failed, lost …",
             "job_id",
             "outcome",
         )
@@ -118,18 +120,16 @@ class Series:
             self.running.labels(self._started[key]).inc()
 
     def end(self, run: Run) -> None:
-        """Note that it runs no more."""
-        self._end((run.node, run.id))
+        """Note that it runs no more. One that waits for any node to retry it names none."""
+        self._drop([key for key in self._started if key[1] == run.id and run.node in ("", key[0])])
 
     def end_all(self, node_id: str) -> None:
         """Note that a node is gone; the end of what it ran may never have been recorded."""
-        for key in [key for key in self._started if key[0] == node_id]:
-            self._end(key)
+        self._drop([key for key in self._started if key[0] == node_id])
 
-    def _end(self, key: tuple[str, int]) -> None:
-        label = self._started.pop(key, None)
-        if label is not None:
-            self.running.labels(label).dec()
+    def _drop(self, keys: Iterable[tuple[str, int]]) -> None:
+        for key in keys:
+            self.running.labels(self._started.pop(key)).dec()
 
     # --- how jobs did last ---
 

@@ -175,10 +175,13 @@ def test_running_counts_what_this_process_has_started_and_not_ended(metrics, see
     assert seen().value("running", job_id="ext:job") == 3
     finish(metrics, id_=1)
     metrics.run_fenced(run(2))
-    metrics.run_retrying(run(3))
+    failed, lost = (Report(state, NOON, NOON) for state in (State.FAILED, State.LOST))
+    metrics.run_retrying(run(3, state=State.PENDING, node=""), lost)  # that of another scheduler
+    assert seen().value("running", job_id="ext:job") == 1
+    metrics.run_retrying(run(3, state=State.PENDING, node=""), failed)
     assert seen().value("running", job_id="ext:job") == 0
     assert seen().value("runs_fenced_total", job_id="ext:job") == 1
-    assert seen().value("runs_retried_total", job_id="ext:job") == 1
+    assert seen().value("runs_retried_total", job_id="ext:job") == 2
 
 
 def test_a_scheduler_that_stopped_runs_nothing_even_if_no_end_was_recorded(metrics, seen):
