@@ -661,7 +661,7 @@ class Runtime:
 
     def page(self, path: str) -> tuple[str, bytes] | None:
         """Return the content type and body that a plugin's `health_page` hook has for a path."""
-        found: tuple[str, bytes] | None = self._manager.hook.health_page(path=path)
+        found: tuple[str, bytes] | None = self._manager.hook.health_page(path=path, runtime=self)
         return found
 
     def pauses(self) -> dict[str, PauseOverview]:

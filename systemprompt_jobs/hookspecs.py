@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import svcs
 
+    from ._runtime import Runtime
     from .interfaces import Attempt, Executor, Schedule
     from .model import Job, Node, Problem, Progress, Report, Run
 
@@ -151,12 +152,13 @@ def attempt_context(attempt: Attempt) -> AbstractContextManager[Any] | None:
 
 
 @hookspec(firstresult=True)
-def health_page(path: str) -> tuple[str, bytes] | None:
+def health_page(path: str, runtime: Runtime) -> tuple[str, bytes] | None:
     """Answer a GET on the health port (`scheduler.health_address`), e.g. of `/metrics`.
 
     Called on a thread of the health server, for paths other than `/healthz` and `/readyz`, which
-    begin with `/` and have no query. Return the content type and the body, or None to leave the
-    path to other plugins; the first result wins. An exception is logged and answered with 500.
+    begin with `/` and have no query. `runtime` is the one whose port it is; it may be asked.
+    Return the content type and the body, or None to leave the path to other plugins; the first
+    result wins. An exception is logged and answered with 500.
 
     Example::
 
