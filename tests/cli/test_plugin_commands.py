@@ -43,7 +43,8 @@ def test_help_lists_it_with_its_distribution_and_without_loading_it(cli, distrib
     distribution("added2", {"hello": "added2_module:hello"}, "raise SystemExit('loaded')")
     answer = cli("infra", "jobs", "--help")
     assert answer.code == 0
-    assert "  hello  from added2\n" in answer.out.partition("Commands of plugins:\n")[2]
+    brought = answer.out.partition("Commands of plugins:\n")[2]
+    assert ["hello", "from", "added2"] in [line.split() for line in brought.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_a_broken_one_is_one_clear_error_and_hurts_no_other(cli, distribution, m
 
 def test_built_in_names_win(cli, distribution):
     distribution("added4", {"list": "added4_module:hello"})
-    assert "Commands of plugins" not in cli("infra", "jobs", "--help").out
+    assert "added4" not in cli("infra", "jobs", "--help").out
     assert cli("infra", "jobs", "list").out.startswith("no jobs yet")
 
 
