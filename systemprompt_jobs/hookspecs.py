@@ -76,7 +76,7 @@ def configured(settings: Mapping[str, Any], runtime: Runtime) -> None:
     return value is ignored. `settings` is the plugin's own section, read-only, its secrets
     revealed; empty where there is none. `runtime` is for later: its plans may not stand yet.
     A `ConfigurationError` joins the other mistakes of the configuration: all are shown and
-    nothing starts. Any other exception degrades the plugin.
+    nothing starts. Any other exception degrades the plugin; its jobs and other hooks go on.
 
     Example::
 

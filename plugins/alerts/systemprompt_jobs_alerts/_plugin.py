@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from systemprompt_jobs import JobExtension
+from systemprompt_jobs import JobExtension, hookimpl
 
 from ._alert import Alert, Kind, clean, of_missed, of_run
-from ._channels import open_channel
 from ._clock import Clock, SystemClock
 from ._config import Config, read
-from ._history import History
 from ._memory import Memory
-from ._outbox import Outbox
-from ._worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +17,8 @@ if TYPE_CHECKING:
 
     from systemprompt_jobs import Report, Run, Runtime
     from systemprompt_jobs.model import Node
+
+    from ._worker import Worker
 
 _DRAIN_S = 4.0
 """Below the 5 s that observers have in all when a scheduler stops."""
@@ -50,6 +48,11 @@ class Alerts(JobExtension):
         """Begin to send, where there is a channel."""
         if self._runtime is None or not self._config.channels:
             return
+        from ._channels import open_channel  # here, so that commands load no mail and no TLS
+        from ._history import History
+        from ._outbox import Outbox
+        from ._worker import Worker
+
         tags = {job.id: frozenset(job.job.tags) for job in self._runtime.collection.jobs}
         channels = {name: open_channel(own) for name, own in self._config.channels.items()}
         outbox = Outbox(self._config, channels, tags, self._clock)
@@ -57,8 +60,9 @@ class Alerts(JobExtension):
         self._worker = Worker(self._config, self._memory, outbox, history, self._clock)
         self._worker.start()
 
+    @hookimpl(trylast=True)
     def scheduler_stopped(self) -> None:
-        """Send what waits, for a few seconds."""
+        """Send what waits, for a few seconds; other observers go first."""
         if self._worker is not None:
             self._worker.stop(_DRAIN_S)
             self._worker = None
