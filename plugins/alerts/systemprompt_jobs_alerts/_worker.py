@@ -64,14 +64,13 @@ class Worker:
             self._queue.put_nowait(None)
         self._thread.join(seconds)
         self._report_dropped()
-        if waiting := self._queue.qsize() + self._outbox.waiting:
+        unread = sum(alert is not None for alert in list(self._queue.queue))
+        if waiting := unread + self._outbox.waiting:
             self._log.warning("alerts_not_drained", waiting=waiting)
 
     def _run(self) -> None:
-        pause = 0.0
         while not self._stopping.is_set():
-            self._take(pause)
-            pause = self._safely()
+            self._take(self._safely())
         self._take(0.0)
         self._outbox.flush()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 import yaml
-from systemprompt_jobs_alerts import Alerts, _worker
+from systemprompt_jobs_alerts import Alerts, _plugin, _worker
 
 from systemprompt_jobs import Report, Run, Runtime, hookspecs
 from systemprompt_jobs.builtin.cli import main
@@ -115,6 +115,18 @@ def test_a_slow_channel_delays_no_run_and_what_waits_is_sent_at_the_end(load, we
         assert web.posted.empty()
         web.gate.set()
     assert lines(web.get())[0] == "[here] jobs:flaky succeeds again"
+
+
+def test_a_channel_that_hangs_does_not_hold_up_the_end_and_the_log_counts(load, web, monkeypatch):
+    monkeypatch.setattr(_plugin, "_DRAIN_S", 0.01)
+    web.gate.clear()
+    runtime = load()
+    broken(runtime.project.root, yes=True)
+    with structlog.testing.capture_logs() as log, runtime:
+        runtime.run("jobs:flaky")
+        web.get()
+    waiting = [entry for entry in log if entry["event"] == "alerts_not_drained"]
+    assert waiting == [{"event": "alerts_not_drained", "log_level": "warning", "waiting": 1}]
 
 
 def test_a_run_by_hand_without_a_scheduler_tells_nobody(load, web):
