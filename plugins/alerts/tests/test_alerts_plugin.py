@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 import yaml
-from systemprompt_jobs_alerts import Alerts, _plugin, _worker
+from systemprompt_jobs_alerts import Alerts, _config, _history, _plugin, _worker
 
 from systemprompt_jobs import Report, Run, Runtime, hookspecs
 from systemprompt_jobs.builtin.cli import main
@@ -135,6 +135,26 @@ def test_a_run_by_hand_without_a_scheduler_tells_nobody(load, web):
     assert runtime.run("jobs:flaky")[0].state == State.FAILED
     runtime.stop()
     assert web.posted.empty()
+
+
+def test_the_history_knows_successes_trouble_pauses_and_who_is_the_oldest(load):
+    runtime = load(no_success={"jobs:flaky": "1h"})
+    with runtime:
+        (good,) = runtime.run("jobs:flaky")
+        broken(runtime.project.root, yes=True)
+        (bad,) = runtime.run("jobs:flaky")
+        runtime.pause("jobs:flaky")
+        (node,) = runtime.nodes()
+        history = _history.History(runtime, node.id)
+        assert history.last_success("jobs:flaky") == good.finished
+        assert [(a.kind, a.run, a.at) for a in history.troubled(START)] == [
+            ("failed", bad.id, bad.finished)
+        ]
+        assert history.paused() == {"jobs:flaky"}
+        assert history.speaks()
+        assert not _history.History(runtime, "another:1:b").speaks()
+        section = runtime.settings.extensions["alerts"]
+        assert history.deadlines(_config.read(section)) == {"jobs:flaky": timedelta(hours=1)}
 
 
 def test_tags_decide_the_way(load, web):
