@@ -150,6 +150,11 @@ class Runtime:
             self._plans = _configure.make_plans(self.settings, self.collection, self.parse)
         except ConfigurationError as error:
             self._plans = error
+        self._heard = _configure.tell_plugins(self._manager, self.settings, self)
+        if self._heard.mistakes:
+            earlier = self._plans.problems if isinstance(self._plans, ConfigurationError) else ()
+            mistakes = _configure.in_file_order([*earlier, *self._heard.mistakes])
+            self._plans = ConfigurationError(mistakes)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -161,7 +166,7 @@ class Runtime:
     @property
     def degraded(self) -> tuple[Problem, ...]:
         """What is wrong with plugins and jobs; the others work."""
-        found = dict(self.collection.degraded)
+        found = {**self._heard.degraded, **self.collection.degraded}
         if not isinstance(self._plans, ConfigurationError):
             found |= {plan.id: plan.problem for plan in self._plans if plan.problem}
         return tuple(sorted((*found.values(), *self._refused), key=_file_order))

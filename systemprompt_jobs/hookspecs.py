@@ -70,6 +70,27 @@ def jobs() -> Iterable[Job[..., Any]]:  # type: ignore[empty-body]
 
 
 @hookspec
+def configured(settings: Mapping[str, Any], runtime: Runtime) -> None:
+    """Learn what `scheduler.extensions.<name>` says of this plugin, and check it.
+
+    Called once per `Runtime`, when the configuration has been read, on the main thread; the
+    return value is ignored. `settings` is the plugin's own section, read-only, its secrets
+    revealed; empty where there is none. `runtime` is for later: its plans may not stand yet.
+    A `ConfigurationError` joins the other mistakes of the configuration: all are shown and
+    nothing starts. Any other exception degrades the plugin; its jobs and other hooks go on.
+
+    Example::
+
+        @hookimpl
+        def configured(settings):
+            unknown = settings.keys() - {"url"}
+            path = "scheduler.extensions.mine"
+            if unknown:
+                raise ConfigurationError([Problem(f"{path}.{k}", "unknown key") for k in unknown])
+    """
+
+
+@hookspec
 def register_services(registry: svcs.Registry) -> None:
     """Register what jobs get from `ctx.get(Type)`.
 

@@ -108,7 +108,11 @@ def test_the_readme_denies_nothing_that_exists(word, argument):
 def settings_of(root, text):
     write_config(root, text)
     (root / "jobs.py").touch(mode=0o644)  # the local plugin that examples name
-    return load_settings(find_project(root, {}, root), {})
+    for name in re.findall(r"\{file: ([^}]+)\}", text):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("secret")
+    environ = dict.fromkeys(re.findall(r"\{env: (\w+)\}", text), "sqlite:///secret")
+    return load_settings(find_project(root, {}, root), environ)
 
 
 def write_config(root, text):
