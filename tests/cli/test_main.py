@@ -44,13 +44,7 @@ def test_h_is_help(cli, group):
         (["infr"], "there is no command 'infr'; did you mean infra?"),
         (["infra", "job"], "there is no command 'job'; did you mean jobs?"),
         (["infra", "jobs", "histry"], "there is no command 'histry'; did you mean history"),
-<<<<<<< HEAD
-        (["infra", "jobs", "xyz"], "there is no command 'xyz'; there is audit, cancel, check"),
-||||||| ba4ffc9
-        (["infra", "jobs", "xyz"], "there is no command 'xyz'; there is audit, check, config"),
-=======
         (["infra", "jobs", "xyz"], "there is no command 'xyz'; there is "),
->>>>>>> alerts
         (["infra", "jobs", "list", "--jsn"], "--json"),
         (["--rot", "x", "infra"], "--root"),
         (["--log-format", "xml", "infra", "jobs", "list"], "'human', 'json'"),

@@ -43,15 +43,8 @@ def test_help_lists_it_with_its_distribution_and_without_loading_it(cli, distrib
     distribution("added2", {"hello": "added2_module:hello"}, "raise SystemExit('loaded')")
     answer = cli("infra", "jobs", "--help")
     assert answer.code == 0
-<<<<<<< HEAD
-    listed = answer.out.partition("Commands of plugins:\n")[2].splitlines()
-    assert ["hello", "from", "added2"] in [line.split() for line in listed]  # beside our plugins'
-||||||| ba4ffc9
-    assert "  hello  from added2\n" in answer.out.partition("Commands of plugins:\n")[2]
-=======
     brought = answer.out.partition("Commands of plugins:\n")[2]
     assert ["hello", "from", "added2"] in [line.split() for line in brought.splitlines()]
->>>>>>> alerts
 
 
 @pytest.mark.parametrize(
