@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     Parse = Callable[[str, str], Schedule]
 
 _PARAMETER = "parameters."
-_POLICIES = ("overlap", "splay", "catch_up", "catchup_window", "silence")
+_POLICIES = (
+    *("overlap", "splay", "catch_up", "catchup_window", "silence", "timeout"),
+    *RETRY,
+    "concurrency",
+)
 
 _SHORTEST_WINDOW = timedelta(seconds=1)
 _LONGEST_WINDOW = timedelta(days=36_500)
@@ -133,10 +137,6 @@ class _Draft:
         yield "enforce", (Source(value=False, layer="default"),)
         for name in _POLICIES:
             yield name, (self._policy(name),)
-        yield "timeout", (self._declare(job.timeout),)
-        for key in (*RETRY, "concurrency"):
-            value = getattr(job, key)
-            yield key, (self._declare(dict(value) if isinstance(value, Mapping) else value),)
         pool = "asyncio" if job.is_async else "default"
         yield (
             "executor",
@@ -159,6 +159,8 @@ class _Draft:
         """Return the author's word, or the default that he left alone."""
         value = getattr(self._job, name)
         plain = list(value) if isinstance(value, tuple) else value
+        if isinstance(value, Mapping):
+            plain = dict(value)
         if value == Job.__dataclass_fields__[name].default:
             return Source(plain, "default")
         return self._declare(plain)
@@ -199,8 +201,8 @@ class _Draft:
     def _checked(self, key: str) -> Any:
         """Return the value in force; the author's is checked as if it stood in an entry."""
         source = self._sources[key][-1]
-        if source.layer != "job" or source.value is None:
-            return source.value
+        if source.layer not in {"job", "default"} or source.value is None:
+            return source.value  # what the files say was checked when they were read
         given, problems = check(JobEntry, {key: source.value}, lambda _: source.place)
         for problem in problems:
             path = problem.culprit.removeprefix("scheduler.")
