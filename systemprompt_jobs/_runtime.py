@@ -669,6 +669,15 @@ class Runtime:
         ids = [id_ for job in jobs for id_ in self._ids(job) or ()] if jobs else None
         return _look.stats(self._store, self._store.clock(self._clock), ids, since)
 
+    def newest(self, *jobs: str, limit: int = 40) -> dict[str, list[Run]]:
+        """Return the newest runs of these jobs by id, oldest first; those without any are left out."""
+        from ._store import statistics
+
+        if not self._readable():
+            return {}
+        with self._store.read() as connection:
+            return statistics.newest(connection, jobs, limit)
+
     def _ids(self, job: str | None) -> list[str] | None:
         plan = next((plan for plan in self.plans if plan.id == job), None)
         if plan is None:
