@@ -20,14 +20,14 @@ from systemprompt_jobs.errors import JobsError, UsageError
 from systemprompt_jobs.model import Trigger
 
 from ._access import SESSION_S, cleaned
-from ._guard import COOKIE, check_may_act, read_form
+from ._guard import COOKIE, check_may_act, read_form, root_of
 from ._pages import dashboard_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from systemprompt_jobs import Runtime
+    from systemprompt_jobs import Run, Runtime
 
     from ._guard import Visitor
 
@@ -77,7 +77,7 @@ class Runner:
         finally:
             ended.set()
 
-    def _manual(self, job_id: str) -> list[int] | list[object]:
+    def _manual(self, job_id: str) -> list[Run]:
         runs = self._runtime.history(job=job_id, limit=10)
         return [run for run in runs if run.trigger is Trigger.MANUAL]
 
@@ -170,7 +170,7 @@ async def login(request: Request) -> Response:
         COOKIE,
         secret,
         max_age=SESSION_S,
-        path=request.scope.get("root_path", "") or "/",
+        path=root_of(request.scope) or "/",
         secure=request.url.scheme == "https",
         httponly=True,
         samesite="strict",
@@ -185,10 +185,9 @@ async def logout(request: Request) -> Response:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this form is not of your session: reload it")
     dashboard_of(request).sessions.end(request.cookies.get(COOKIE, ""))
     answer = _back(request, "/")
-    answer.delete_cookie(COOKIE, path=request.scope.get("root_path", "") or "/")
+    answer.delete_cookie(COOKIE, path=root_of(request.scope) or "/")
     return answer
 
 
 def _back(request: Request, path: str) -> RedirectResponse:
-    root = request.scope.get("root_path", "")
-    return RedirectResponse(f"{root}{path}", HTTPStatus.SEE_OTHER)
+    return RedirectResponse(f"{root_of(request.scope)}{path}", HTTPStatus.SEE_OTHER)

@@ -16,7 +16,7 @@ from ._pages import dashboard_of, find_run
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-_MOST = 1000
+_MOST, _DIGITS = 1000, 18
 
 
 def answer(value: dict[str, Any], status: int = 200) -> Response:
@@ -92,7 +92,7 @@ def _number(request: Request, name: str) -> int | None:
     text = request.query_params.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:19]) < 2**62):
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text)):
         raise UsageError(f"{name}={text}: write a whole number from 1 on")
     return int(text)
 

@@ -18,7 +18,7 @@ from systemprompt_jobs import __version__, errors
 
 from . import _actions, _api, _events, _pages, _words
 from ._access import Access, Pace, Sessions
-from ._guard import Guard
+from ._guard import Guard, path_of, root_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -41,7 +41,7 @@ class Dashboard:
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page; `values` are what its template shows."""
-        visitor, root = request.scope["visitor"], request.scope.get("root_path", "")
+        visitor = request.scope["visitor"]
         session = visitor.session
         flash = list(session.flash) if session else []
         if session:
@@ -51,8 +51,8 @@ class Dashboard:
             visitor=visitor,
             csrf=session.csrf if session else "",
             flash=flash,
-            root=root,
-            here=request.scope["path"].removeprefix(root),
+            root=root_of(request.scope),
+            here=path_of(request.scope),
             can_log_in=bool(self.access.token or self.access.view_token),
         )
         return HTMLResponse(text, status)
@@ -140,7 +140,7 @@ def _broken(request: Request, error: Exception) -> Response:
 
 
 def _say(request: Request, status: int, said: str) -> Response:
-    if request.scope["path"].startswith(f"{request.scope.get('root_path', '')}/api"):
+    if path_of(request.scope).startswith("/api/"):
         return _api.answer({"error": said}, status)
     dashboard: Dashboard = request.app.state.dashboard
     title = HTTPStatus(status).phrase

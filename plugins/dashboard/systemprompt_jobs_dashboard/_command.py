@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from systemprompt_jobs.errors import UsageError
-from systemprompt_jobs.secrets import reveal
 
 from ._access import LOOPBACK, Access, is_loopback
 
@@ -46,7 +44,9 @@ _GRACE_S = 2
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME",
               help="Answer requests to this host name too. May be repeated.")  # fmt: skip
 @click.pass_obj
-def command(session: _Session, host: str, port: int, hosts: tuple[str, ...], **given: Any) -> None:
+def command(
+    session: _Session, /, host: str, port: int, hosts: tuple[str, ...], **given: Any
+) -> None:
     """Show jobs, runs and schedulers on pages of a web browser."""
     runtime = session.runtime_at_work()
     access, made = make_access(host, hosts, given, read_settings(runtime))
@@ -56,17 +56,12 @@ def command(session: _Session, host: str, port: int, hosts: tuple[str, ...], **g
 
 def read_settings(runtime: Runtime) -> dict[str, Any]:
     """Return the section `extensions.dashboard` of the configuration. Raises UsageError."""
-
     section = runtime.settings.extensions.get("dashboard", {})
     if unknown := sorted(section.keys() - set(_SETTINGS)):
         raise UsageError(
             f"extensions.dashboard.{unknown[0]} is no setting; there is {', '.join(_SETTINGS)}"
         )
-    try:
-        found: dict[str, Any] = reveal(dict(section), os.environ)
-    except ValueError as error:
-        raise UsageError(f"extensions.dashboard: {error}") from None
-    return found
+    return dict(section)
 
 
 def make_access(
@@ -125,6 +120,7 @@ def serve(runtime: Runtime, access: Access, host: str, port: int, made: bool) ->
     config = uvicorn.Config(
         create_app(runtime, access),
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,

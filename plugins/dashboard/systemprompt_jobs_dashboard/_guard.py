@@ -61,6 +61,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["dashboard_root"] = scope.get("root_path", "")  # a mounted route changes the other
         scope["visitor"] = visitor = self._visitor(scope)
         refusal = self._refusal(scope, visitor)
 
@@ -95,7 +96,7 @@ class Guard:
             )
         if scope["method"] not in _SAFE and not _same_origin(headers):
             return PlainTextResponse("this form came from another site\n", HTTPStatus.FORBIDDEN)
-        path = Request(scope).url.path.removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         if visitor.role is Role.NOBODY and not path.startswith(_OPEN):
             if path.startswith("/api/"):
                 return PlainTextResponse(
@@ -103,8 +104,18 @@ class Guard:
                     HTTPStatus.UNAUTHORIZED,
                     {"WWW-Authenticate": "Bearer"},
                 )
-            return RedirectResponse(f"{scope.get('root_path', '')}/login", HTTPStatus.SEE_OTHER)
+            return RedirectResponse(f"{root_of(scope)}/login", HTTPStatus.SEE_OTHER)
         return None
+
+
+def root_of(scope: Scope) -> str:
+    """Return the path below which the dashboard is mounted, empty if it is not."""
+    return str(scope["dashboard_root"])
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path of a page below the dashboard's root."""
+    return str(scope["path"]).removeprefix(root_of(scope))
 
 
 def _same_origin(headers: Headers) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -254,7 +255,7 @@ class Step:
     """A time in the life of a run, how long after the one before, and what it means."""
 
     name: str
-    at: datetime | None
+    at: datetime
     after: timedelta | None
     meaning: str
 
@@ -285,18 +286,19 @@ def find_run(runtime: Runtime, number: int) -> Run:
 
 
 def _steps(run: Run) -> Iterator[Step]:
-    last = None
-    for name, at, meaning in (
+    steps = (
         ("tick", run.tick, "the scheduled instant"),
         ("last tick", run.last_tick, f"{run.count} ticks in all"),
         ("due", run.due, "may start: the tick plus its splay"),
         ("claimed", run.created, "recorded by a scheduler"),
         ("gate", run.started, "the function of the newest attempt starts"),
         ("end", run.finished, "it has ended"),
-    ):
-        if at is not None:
-            yield Step(name, at, at - last if last else None, meaning)
-            last = at
+    )
+    known = [(name, at, meaning) for name, at, meaning in steps if at is not None]
+    last = None  # a tick is claimed up to a second ahead, so in the order of time
+    for name, at, meaning in sorted(known, key=itemgetter(1)):
+        yield Step(name, at, at - last if last else None, meaning)
+        last = at
 
 
 # --- everything in time, schedulers, and who did what ---

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from . import _words
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from systemprompt_jobs import Run
+    from systemprompt_jobs.interfaces import Schedule
     from systemprompt_jobs.model import JobOverview
 
 ROWS, RUNS = 60, 5000
@@ -28,9 +30,10 @@ _WORST = ("failed", "lost", "cancelled", "missed", "skipped", "retried", "runnin
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A quarter of an hour of a job: how it looks and what it says."""
+    """Quarters of an hour of a job that look the same, and what they say."""
 
     x: int
+    width: int
     look: str
     words: str
 
@@ -46,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A quarter of an hour of all jobs: ticks that ran or come."""
+    """A quarter of an hour of all jobs: jobs that ran or will."""
 
     x: int
     height: float
@@ -77,21 +80,14 @@ class Herd:
 def picture(
     shown: Sequence[JobOverview], found: Sequence[JobOverview], runs: Iterable[Run], now: datetime
 ) -> Picture:
-    """Return the picture of `shown`; its head counts the ticks of all that were `found`."""
+    """Return the picture of `shown`; its head counts the jobs of all that were `found`."""
     middle = _floor(now)
     past = _past(runs, middle)
-    coming = {job.plan.id: dict(_coming(job, now, middle)) for job in found}
-    lines = tuple(
-        Line(job.plan.id, TOP + n * ROW, tuple(_cells(past.get(job.plan.id, {}), coming[job.plan.id])))
-        for n, job in enumerate(shown)
-    )  # fmt: skip
-    ids = coming.keys()
-    begun = Counter[int]()
-    for id_ in ids & past.keys():
-        begun.update({n: len(same) for n, same in past[id_].items()})
-    due = Counter[int]()
-    for cells in coming.values():
-        due.update(cells)
+    coming = {job.plan.id: dict(_coming(job, middle)) for job in found}
+    cells = [tuple(_cells(past.get(job.plan.id, {}), coming[job.plan.id], middle)) for job in shown]
+    lines = tuple(Line(job.plan.id, TOP + n * ROW, cells[n]) for n, job in enumerate(shown))
+    begun = Counter(n for id_ in coming.keys() & past.keys() for n in past[id_])
+    due = Counter(n for cells in coming.values() for n in cells)
     return Picture(
         lines,
         tuple(_columns(begun, due)),
@@ -117,9 +113,9 @@ def _past(runs: Iterable[Run], middle: datetime) -> dict[str, dict[int, list[Run
     return found
 
 
-def _coming(job: JobOverview, now: datetime, middle: datetime) -> Iterator[tuple[int, int]]:
+def _coming(job: JobOverview, middle: datetime) -> Iterator[tuple[int, int]]:
     """Yield the cells in which a job is due and how often, counted and not walked."""
-    schedule, tick = job.plan.schedule, job.next_tick
+    schedule, tick = _in_force(job), job.next_tick
     end = middle + HALF * CELL
     while schedule is not None and tick is not None and tick < end:
         n = (tick - middle) // CELL
@@ -128,17 +124,36 @@ def _coming(job: JobOverview, now: datetime, middle: datetime) -> Iterator[tuple
         tick = schedule.next(edge)
 
 
-def _cells(past: dict[int, list[Run]], coming: dict[int, int]) -> Iterator[Cell]:
-    for n, runs in sorted(past.items()):
-        looks = [_words.look(run) for run in runs]
-        worst = min(looks, key=lambda x: _WORST.index(x) if x in _WORST else len(_WORST))
-        counted = ", ".join(f"{k} {look}" for look, k in Counter(looks).items())
-        yield Cell(LEFT + n * WIDTH, worst, f"{_words.instant(runs[0].tick)}: {counted}")
-    for n, times in coming.items():
-        if n not in past:
-            yield Cell(
-                LEFT + n * WIDTH, "coming", f"due {times} times" if times > 1 else "due once"
-            )
+def _in_force(job: JobOverview) -> Schedule | None:
+    return None if job.superseded else job.plan.schedule
+
+
+def _cells(past: dict[int, list[Run]], coming: dict[int, int], middle: datetime) -> Iterator[Cell]:
+    """Yield neighbours that look the same as one."""
+    drawn = {n: _worst(runs) for n, runs in past.items()}
+    drawn |= {n: "coming" for n in coming if n not in past}
+    for look, group in groupby(_neighbours(sorted(drawn.items())), key=itemgetter(0, 1)):
+        cells = [n for _, _, n in group]
+        first, last = cells[0], cells[-1]
+        begin, end = (middle + (n - HALF) * CELL for n in (first, last + 1))
+        if look[1] == "coming":
+            counted = f"due x{sum(coming[n] for n in cells)}"
+        else:
+            looks = Counter(_words.look(run) for n in cells for run in past[n])
+            counted = ", ".join(f"{k} {name}" for name, k in looks.items())
+        words = f"{begin:%H:%M} to {end:%H:%M}: {counted}"
+        yield Cell(LEFT + first * WIDTH, len(cells) * WIDTH - 1, look[1], words)
+
+
+def _neighbours(drawn: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str, int]]:
+    """Yield cells with a number that changes where one does not follow the one before."""
+    for place, (n, look) in enumerate(drawn):
+        yield n - place, look, n
+
+
+def _worst(runs: Iterable[Run]) -> str:
+    looks = (_words.look(run) for run in runs)
+    return min(looks, key=lambda look: _WORST.index(look) if look in _WORST else len(_WORST))
 
 
 def _columns(begun: Counter[int], due: Counter[int]) -> Iterator[Column]:
@@ -148,7 +163,7 @@ def _columns(begun: Counter[int], due: Counter[int]) -> Iterator[Column]:
             if coming and n in begun:
                 continue
             height = max(times / most * _HIGHEST, 1.5)
-            yield Column(LEFT + n * WIDTH, height, f"{times} ticks", coming)
+            yield Column(LEFT + n * WIDTH, height, f"{times} jobs", coming)
 
 
 def _hours(middle: datetime) -> Iterator[tuple[int, str]]:
@@ -172,7 +187,7 @@ def herds(found: Iterable[JobOverview], now: datetime) -> list[Herd]:
 
 
 def _walk(job: JobOverview, end: datetime) -> Iterator[datetime]:
-    tick, schedule = job.next_tick, job.plan.schedule
+    tick, schedule = job.next_tick, _in_force(job)
     while schedule is not None and tick is not None and tick < end:
         yield tick
         tick = schedule.next(tick)

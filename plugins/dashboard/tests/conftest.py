@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
+import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -112,7 +112,10 @@ def _alone(monkeypatch):
 
 @pytest.fixture
 def project(tmp_path):
-    root = tmp_path / "project"
+    return make_project(tmp_path / "project")
+
+
+def make_project(root):
     (root / "services/scheduler").mkdir(parents=True)
     (root / "var").mkdir()
     (root / "services/scheduler/config.yaml").write_text(CONFIG)
@@ -120,20 +123,27 @@ def project(tmp_path):
     return root
 
 
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """Return a database with a run of each state, and two real ones; it is made once."""
+    root = make_project(tmp_path_factory.mktemp("made") / "project")
+    runtime = Runtime(root, environ={"SYSTEMPROMPT_PLUGINS": ""})
+    runtime.run("greet", "fail", who="test")
+    runtime.pause("quiet", until=timedelta(hours=2), note=f"because {EVIL}", who="ann")
+    runtime.pause("slow", who="x")  # a job has a row once somebody has paused it
+    runtime.resume("slow", who="x")
+    runtime.stop()
+    fill(root / "var/jobs.db")
+    return root / "var/jobs.db"
+
+
 @pytest.fixture
-def runtime(project):
-    """Return the project's runtime; its history has a run of each state, and two real ones."""
-    first = Runtime(project)
-    first.run("greet", "fail", who="test")
-    first.pause("quiet", until=timedelta(hours=2), note=f"because {EVIL}", who="ann")
-    first.stop()
-    # A job has a row once a scheduler has known it; a pause makes one too.
-    second = Runtime(project)
-    second.pause("slow", who="x")
-    second.resume("slow", who="x")
-    fill(project / "var/jobs.db")
-    yield second
-    second.stop()
+def runtime(project, database):
+    """Return the project's runtime with all that in its history."""
+    shutil.copy(database, project / "var/jobs.db")
+    runtime = Runtime(project)
+    yield runtime
+    runtime.stop()
 
 
 def make_client(runtime, access=None, **options):
@@ -160,7 +170,3 @@ def operator(runtime):
 def csrf(client):
     """Return the token of the session's forms."""
     return re.search(r'name="csrf" value="([^"]+)"', client.get("/").text).group(1)
-
-
-def run_ids(runtime, **wanted):
-    return [run.id for run in itertools.islice(runtime.history(limit=100, **wanted), 100)]

@@ -52,7 +52,8 @@ def test_a_pause_has_a_note_and_an_end_and_can_be_ended(operator, runtime):
 
 
 @pytest.mark.parametrize(
-    ("until", "said"), [("soon", "write a time such as"), ("2020-01-01T00:00", "passed")]
+    ("until", "said"),
+    [("soon", "write a time such as"), ("2020-01-01T00:00", "would be over already")],
 )
 def test_a_wrong_end_is_named_and_pauses_nothing(operator, runtime, until, said):
     answer = act(operator, "jobs:slow", "pause", until=until)

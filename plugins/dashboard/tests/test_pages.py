@@ -98,7 +98,14 @@ def test_a_wrong_time_is_named(client, at):
 def test_a_run_has_its_times_node_fence_parameters_error_and_traceback(client, runtime):
     failed = runtime.history(job="jobs:fail", limit=1)[0]
     text = client.get(f"/runs/{failed.id}").text
-    for said in ("claimed", "gate", "end", "fence", failed.node, "Traceback (most recent call last)"):
+    for said in (
+        "claimed",
+        "gate",
+        "end",
+        "fence",
+        failed.node,
+        "Traceback (most recent call last)",
+    ):
         assert said in text
     greeted = runtime.history(job="jobs:greet", limit=1)[0]
     text = client.get(f"/runs/{greeted.id}").text

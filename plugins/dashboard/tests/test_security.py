@@ -17,7 +17,15 @@ from .conftest import EVIL, TOKEN, csrf, make_client
 NOTHING = {"token": None, "view_token": None, "user_header": None}
 LONG = "a-token-that-is-long-enough"
 ACTIONS = ("/jobs/jobs:greet/run", "/jobs/jobs:greet/pause", "/jobs/jobs:quiet/resume")
-PAGES = ("/", "/jobs/jobs:fail", "/jobs/jobs:slow", "/jobs/jobs:quiet", "/audit", "/nodes", "/timeline")
+PAGES = (
+    "/",
+    "/jobs/jobs:fail",
+    "/jobs/jobs:slow",
+    "/jobs/jobs:quiet",
+    "/audit",
+    "/nodes",
+    "/timeline",
+)
 
 
 def audit(runtime):
@@ -224,7 +232,9 @@ def test_a_name_rebound_to_this_machine_is_not_answered(client, host):
         assert client.get(path, headers={"Host": host}).status_code == 421
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8787", "127.0.0.1:1", "[::1]:8787", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8787", "127.0.0.1:1", "[::1]:8787", "[::1]"]
+)
 def test_this_machines_own_names_are_answered(client, host):
     assert client.get("/", headers={"Host": host}).status_code == 200
 
