@@ -25,7 +25,6 @@ class Bar:
     height: float
     look: str
     words: str
-    run: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,6 @@ def bars(runs: Sequence[Run], value: Callable[[Run], timedelta | None], name: st
             max(v / top * HEIGHT, _LEAST),
             _words.look(run),
             f"{_words.took(v)}, {_words.mark(run).words}",
-            run.id,
         )
         for n, (run, v) in enumerate((run, v) for run, v in found if v is not None)
     ]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from .conftest import csrf
+from plugins.dashboard.tests.conftest import csrf
 
 
 def act(operator, job, what, **form):

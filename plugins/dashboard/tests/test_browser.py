@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from systemprompt_jobs_dashboard import Access, create_app
 
-from .conftest import EVIL, TOKEN
+from plugins.dashboard.tests.conftest import EVIL, TOKEN
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (

@@ -12,10 +12,9 @@ import urllib.request
 import pytest
 from systemprompt_jobs_dashboard._command import make_access, read_settings
 
+from plugins.dashboard.tests.conftest import CONFIG, TOKEN
 from systemprompt_jobs import Runtime
 from systemprompt_jobs.errors import UsageError
-
-from .conftest import CONFIG, TOKEN
 
 COMMAND = (
     *(sys.executable, "-c"),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from systemprompt_jobs_dashboard import _events
 
-from .conftest import fill, make_client
+from plugins.dashboard.tests.conftest import fill, make_client
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 

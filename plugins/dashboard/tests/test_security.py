@@ -10,9 +10,8 @@ from systemprompt_jobs_dashboard import Access, _access
 from systemprompt_jobs_dashboard._access import LOOPBACK, Pace, Role, Sessions
 from systemprompt_jobs_dashboard._command import make_access
 
+from plugins.dashboard.tests.conftest import EVIL, TOKEN, csrf, make_client
 from systemprompt_jobs.errors import UsageError
-
-from .conftest import EVIL, TOKEN, csrf, make_client
 
 NOTHING = {"token": None, "view_token": None, "user_header": None}
 LONG = "a-token-that-is-long-enough"
