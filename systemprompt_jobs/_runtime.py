@@ -494,9 +494,10 @@ class Runtime:
             return {}
         return _control.held(self._store, self._store.clock(self._clock))
 
-    def jobs(self) -> list[JobOverview]:
-        """Return every job with its next tick and newest run, in the order of their ids."""
-        last, others = self._last_runs(), self._plans_of_others()
+    def jobs(self, *ids: str) -> list[JobOverview]:
+        """Return these jobs, else all, with next tick and newest run, in the order of their ids."""
+        plans = [plan for plan in self.plans if not ids or plan.id in ids]
+        last, others = self._last_runs(), self._plans_of_others(plans)
         pauses, held = self.pauses(), self.held()
         now = self._clock.now()
         return [
@@ -508,17 +509,17 @@ class Runtime:
                 held.get(plan.id),
                 now,
             )
-            for plan in sorted(self.plans, key=lambda plan: plan.id)
+            for plan in sorted(plans, key=lambda plan: plan.id)
         ]
 
-    def _plans_of_others(self) -> Mapping[str, Standing]:
+    def _plans_of_others(self, plans: Iterable[Plan]) -> Mapping[str, Standing]:
         """Return the plans in force that are held by a live node and are not this machine's."""
         from ._store import plans as plan_rows
         from ._whose import fingerprint
 
         if not self._readable():
             return {}
-        mine = {plan.id: fingerprint(plan) for plan in self.plans if plan.problem is None}
+        mine = {plan.id: fingerprint(plan) for plan in plans if plan.problem is None}
         with self._store.read() as connection:
             found = plan_rows.standing(connection, mine, *self._lease_now(connection))
         return {

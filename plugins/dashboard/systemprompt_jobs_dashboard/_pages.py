@@ -148,7 +148,7 @@ def job(request: Request) -> Response:
     """Return the page of one job."""
     dashboard, name = dashboard_of(request), request.path_params["job"]
     runtime = dashboard.runtime
-    overview = next((found for found in runtime.jobs() if found.plan.id == name), None)
+    overview = next(iter(runtime.jobs(name)), None)
     if overview is None:
         return _orphan(request, name)
     before = request.query_params.get("before", "")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from systemprompt_jobs.interfaces import Schedule
     from systemprompt_jobs.model import JobOverview
 
-ROWS, RUNS = 60, 5000
+ROWS, RUNS = 30, 5000
 CELL = timedelta(minutes=15)
 HALF = 96
 LEFT, WIDTH, ROW, TOP = 200, 5, 18, 70

@@ -74,6 +74,12 @@ def test_next_ticks_tell_of_daylight_saving(client):
     assert _clock_change(timedelta(hours=2), timedelta(hours=2)) == ""
 
 
+def test_a_job_page_asks_for_one_job(runtime):
+    found = [job.plan.id for job in runtime.jobs("jobs:slow", "jobs:nope", "jobs:fail")]
+    assert found == ["jobs:fail", "jobs:slow"]
+    assert len(runtime.jobs()) == 6
+
+
 def test_values_have_their_sources_and_secrets_are_masked(client):
     text = client.get("/jobs/jobs:greet").text
     assert "config.yaml:5" in text
