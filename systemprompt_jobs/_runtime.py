@@ -497,7 +497,9 @@ class Runtime:
     def jobs(self, *ids: str) -> list[JobOverview]:
         """Return these jobs, else all, with next tick and newest run, in the order of their ids."""
         plans = [plan for plan in self.plans if not ids or plan.id in ids]
-        last, others = self._last_runs(), self._plans_of_others(plans)
+        newest = self.newest(*ids, limit=1) if ids else {}
+        last = {id_: runs[-1] for id_, runs in newest.items()} if ids else self._last_runs()
+        others = self._plans_of_others(plans)
         pauses, held = self.pauses(), self.held()
         now = self._clock.now()
         return [

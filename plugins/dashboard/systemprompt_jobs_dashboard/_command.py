@@ -61,6 +61,8 @@ def read_settings(runtime: Runtime) -> dict[str, Any]:
         raise UsageError(
             f"extensions.dashboard.{unknown[0]} is no setting; there is {', '.join(_SETTINGS)}"
         )
+    if not isinstance(section.get("allow_hosts", []), list):
+        raise UsageError("extensions.dashboard.allow_hosts is no list: write [jobs.example.org]")
     return dict(section)
 
 

@@ -91,6 +91,7 @@ def test_what_is_given_at_the_start_wins(project):
     ("section", "said"),
     [
         ("{tokn: x}", "extensions.dashboard.tokn is no setting; there is token, view_token"),
+        ("{allow_hosts: a.example}", "extensions.dashboard.allow_hosts is no list"),
         ("{allow_host: [a]}", "extensions.dashboard.allow_host is no setting"),
     ],
 )

@@ -77,7 +77,9 @@ def test_next_ticks_tell_of_daylight_saving(client):
 def test_a_job_page_asks_for_one_job(runtime):
     found = [job.plan.id for job in runtime.jobs("jobs:slow", "jobs:nope", "jobs:fail")]
     assert found == ["jobs:fail", "jobs:slow"]
-    assert len(runtime.jobs()) == 6
+    every = {job.plan.id: job for job in runtime.jobs()}
+    assert len(every) == 6
+    assert runtime.jobs("jobs:slow") == [every["jobs:slow"]]
 
 
 def test_values_have_their_sources_and_secrets_are_masked(client):
