@@ -688,9 +688,12 @@ class Runtime:
             return {}
         return _control.held(self._store, self._store.clock(self._clock))
 
-    def jobs(self) -> list[JobOverview]:
-        """Return every job with its next tick and newest run, in the order of their ids."""
-        last, others = self._last_runs(), self._plans_of_others()
+    def jobs(self, *ids: str) -> list[JobOverview]:
+        """Return these jobs, else all, with next tick and newest run, in the order of their ids."""
+        plans = [plan for plan in self.plans if not ids or plan.id in ids]
+        newest = self.newest(*ids, limit=1) if ids else {}
+        last = {id_: runs[-1] for id_, runs in newest.items()} if ids else self._last_runs()
+        others = self._plans_of_others(plans)
         pauses, held = self.pauses(), self.held()
         now = self._clock.now()
         return [
@@ -702,17 +705,17 @@ class Runtime:
                 held.get(plan.id),
                 now,
             )
-            for plan in sorted(self.plans, key=lambda plan: plan.id)
+            for plan in sorted(plans, key=lambda plan: plan.id)
         ]
 
-    def _plans_of_others(self) -> Mapping[str, Standing]:
+    def _plans_of_others(self, plans: Iterable[Plan]) -> Mapping[str, Standing]:
         """Return the plans in force that are held by a live node and are not this machine's."""
         from ._store import plans as plan_rows
         from ._whose import fingerprint
 
         if not self._readable():
             return {}
-        mine = {plan.id: fingerprint(plan) for plan in self.plans if plan.problem is None}
+        mine = {plan.id: fingerprint(plan) for plan in plans if plan.problem is None}
         with self._store.read() as connection:
             found = plan_rows.standing(connection, mine, *self._lease_now(connection))
         return {
@@ -862,6 +865,15 @@ class Runtime:
             return []
         ids = [id_ for job in jobs for id_ in self._ids(job) or ()] if jobs else None
         return _look.stats(self._store, self._store.clock(self._clock), ids, since)
+
+    def newest(self, *jobs: str, limit: int = 40) -> dict[str, list[Run]]:
+        """Return the newest runs of these jobs by id, oldest first; those without any are left out."""
+        from ._store import statistics
+
+        if not self._readable():
+            return {}
+        with self._store.read() as connection:
+            return statistics.newest(connection, jobs, limit)
 
     def _ids(self, job: str | None) -> list[str] | None:
         plan = next((plan for plan in self.plans if plan.id == job), None)

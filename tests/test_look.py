@@ -237,3 +237,16 @@ def test_the_audit_is_newest_first_and_comes_in_pages(store):
         ("me", "run", "e:3", "why"), ("me", "run", "e:2", "why"),
     ]  # fmt: skip
     assert [e.subject for e in _look.audit(store, newest[-1].id, 9)] == ["e:1", "e:0"]
+
+
+def test_the_newest_runs_of_each_job_oldest_first(store):
+    rows = [done(name, n * HOUR) for n in (4, 3, 2, 1) for name in ("a", "b", "c")]
+    a1, _, _, a2, _, _, a3, b3, _, a4, b4, _ = record(store, *rows)
+    with store.read() as connection:
+        found = statistics.newest(connection, ["ext:a", "ext:b", "ext:gone"], 2)
+        more = statistics.newest(connection, ["ext:a"], 9)
+    assert {id_: [run.id for run in runs] for id_, runs in found.items()} == {
+        "ext:a": [a3, a4],
+        "ext:b": [b3, b4],
+    }
+    assert [run.id for run in more["ext:a"]] == [a1, a2, a3, a4]

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, ColumnElement, and_, func, select, type_coerc
 
 from ..model import State, Trigger
 from .pruning import first_young_run
+from .runs import columns, to_run
 from .schema import job, run
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection, Subquery
+
+    from ..model import Run
 
 RANKED = 1000
 """Newest runs of each job that are ranked by time: sorting millions would take too long."""
@@ -94,8 +97,8 @@ def _quantiles(
     return {job_id: (values[0], values[-1]) for job_id, values in found.items()}
 
 
-def _newest_from(number: int) -> Subquery:
-    """Return each job with the id from which its newest runs begin, by `jobs_run_history`."""
+def _newest_from(number: int, job_ids: Sequence[str] | None = None) -> Subquery:
+    """Return each of these jobs, else of all, with the id from which its newest runs begin, by `jobs_run_history`."""
     oldest = (
         select(run.c.id)
         .where(run.c.job_id == job.c.id)
@@ -106,7 +109,22 @@ def _newest_from(number: int) -> Subquery:
         .scalar_subquery()
     )
     # The limit keeps SQLite from asking again for every run.
-    return select(job.c.id, func.coalesce(oldest, 0).label("first")).limit(2**31).subquery()
+    found = select(job.c.id, func.coalesce(oldest, 0).label("first")).limit(2**31)
+    return (found if job_ids is None else found.where(job.c.id.in_(job_ids))).subquery()
+
+
+def newest(connection: Connection, job_ids: Sequence[str], number: int) -> dict[str, list[Run]]:
+    """Return the newest runs of each job, oldest first. Uses the index `jobs_run_history`."""
+    oldest = _newest_from(number, job_ids)
+    statement = (
+        select(*columns())
+        .join(oldest, and_(run.c.job_id == oldest.c.id, run.c.id >= oldest.c.first))
+        .order_by(run.c.job_id, run.c.id)
+    )
+    found: dict[str, list[Run]] = {}
+    for row in connection.execute(statement):
+        found.setdefault(row.job_id, []).append(to_run(row))
+    return found
 
 
 def last_runs(

@@ -1,0 +1,24 @@
+"""Pages that show what the scheduler did, does and will do, and why.
+
+`create_app` makes the ASGI application, `Access` says who may see and do what. Both load when
+first used: a scheduler that only has this plugin installed loads no web framework.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._access import Access
+    from ._app import create_app
+
+__all__ = ["Access", "create_app"]
+
+_LATE = {"Access": "._access", "create_app": "._app"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name], __name__), name)

@@ -1,0 +1,73 @@
+"""What operators do by the forms, and what it leaves behind."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from plugins.dashboard.tests.conftest import csrf
+
+
+def act(operator, job, what, **form):
+    return operator.post(f"/jobs/{job}/{what}", data={"csrf": csrf(operator), **form})
+
+
+def test_run_now_runs_the_job_and_leads_to_its_run(operator, runtime):
+    answer = act(operator, "jobs:greet", "run")
+    number = int(answer.headers["location"].rpartition("/")[2])
+    text = operator.get(f"/runs/{number}").text
+    assert f"jobs:greet runs as run {number}" in text
+    assert "manual" in text
+    newest = runtime.audit(limit=1)[0]
+    assert (newest.action, newest.subject, newest.who) == ("run", "jobs:greet", "dashboard:ann")
+
+
+def test_two_operators_run_at_once(operator, runtime):
+    locations = {act(operator, job, "run").headers["location"] for job in ("jobs:slow", "jobs:off")}
+    assert len(locations) == 2
+    assert all(location.startswith("/runs/") for location in locations)
+
+
+def test_a_message_is_said_once(operator):
+    act(operator, "jobs:slow", "pause")
+    assert "jobs:slow is paused" in operator.get("/").text
+    assert "jobs:slow is paused" not in operator.get("/").text
+
+
+def test_a_pause_has_a_note_and_an_end_and_can_be_ended(operator, runtime):
+    act(operator, "jobs:slow", "pause", until="2h", note="the disk is full")
+    pause = runtime.pauses()["jobs:slow"]
+    assert (pause.note, pause.who) == ("the disk is full", "dashboard:ann")
+    assert timedelta(minutes=119) < pause.until - datetime.now(UTC) <= timedelta(hours=2)
+    text = operator.get("/jobs/jobs:slow").text
+    assert "by dashboard:ann: the disk is full" in text
+    act(operator, "jobs:slow", "resume")
+    assert "jobs:slow" not in runtime.pauses()
+    entries = runtime.audit(limit=2)
+    assert [(entry.action, entry.who) for entry in entries] == [
+        ("resume", "dashboard:ann"),
+        ("pause", "dashboard:ann"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [("soon", "write a time such as"), ("2020-01-01T00:00", "would be over already")],
+)
+def test_a_wrong_end_is_named_and_pauses_nothing(operator, runtime, until, said):
+    answer = act(operator, "jobs:slow", "pause", until=until)
+    assert answer.status_code == 400
+    assert said in answer.text
+    assert "jobs:slow" not in runtime.pauses()
+
+
+def test_a_degraded_job_is_not_run(operator):
+    answer = act(operator, "jobs:broken", "run")
+    assert answer.status_code == 400
+    assert "is degraded" in answer.text
+
+
+def test_a_job_that_is_not_there_is_not_found(operator):
+    assert act(operator, "jobs:nope", "run").status_code == 404
+    assert act(operator, "jobs:nope", "pause").status_code == 404

@@ -1,0 +1,100 @@
+"""`systemprompt infra jobs dashboard`, as a process of its own, and its settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from systemprompt_jobs_dashboard._command import make_access, read_settings
+
+from plugins.dashboard.tests.conftest import CONFIG, TOKEN
+from systemprompt_jobs import Runtime
+from systemprompt_jobs.errors import UsageError
+
+COMMAND = (
+    *(sys.executable, "-c"),
+    "import sys; from systemprompt_jobs.builtin.cli import main; sys.exit(main())",
+)
+NOTHING = {"token": None, "view_token": None, "user_header": None}
+
+
+def start(project, *options, **environ):
+    return subprocess.Popen(
+        [*COMMAND, "--root", project, "infra", "jobs", "dashboard", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "SYSTEMPROMPT_PLUGINS": "", **environ},
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_prints_where_it_is_serves_and_ends_well(runtime, project, number):
+    process = start(project)
+    try:
+        address = re.fullmatch(
+            r"dashboard: (http://127\.0\.0\.1:\d+/)\n", process.stdout.readline()
+        )
+        token = process.stdout.readline()
+        assert re.fullmatch(r"to act, log in with the token of this start: \S{32,}\n", token)
+        with urllib.request.urlopen(address.group(1), timeout=30) as answer:
+            assert b"jobs:greet" in answer.read()
+    finally:
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, "")
+
+
+def test_it_refuses_other_machines_without_a_token(project):
+    process = start(project, "--host", "0.0.0.0")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert (
+        "error: --host 0.0.0.0 lets other machines in: set SYSTEMPROMPT_JOBS_DASHBOARD_TOKEN"
+        in said
+    )
+
+
+def test_a_token_of_the_environment_is_not_printed(project):
+    process = start(project, SYSTEMPROMPT_JOBS_DASHBOARD_TOKEN=TOKEN)
+    process.stdout.readline()
+    process.terminate()
+    rest, _ = process.communicate(timeout=60)
+    assert rest == ""
+
+
+def configure(project, section):
+    config = project / "services/scheduler/config.yaml"
+    config.write_text(f"{CONFIG}  extensions:\n    dashboard: {section}\n  unknown_jobs: warn\n")
+    return read_settings(Runtime(project))
+
+
+def test_a_token_may_stand_in_the_environment_that_the_configuration_names(project, monkeypatch):
+    monkeypatch.setenv("JOBS_TOKEN", TOKEN)
+    settings = configure(project, "{token: {env: JOBS_TOKEN}, allow_hosts: [jobs.example]}")
+    access, made = make_access("0.0.0.0", (), NOTHING, settings)
+    assert (access.token, made) == (TOKEN, False)
+    assert "jobs.example" in access.hosts
+
+
+def test_what_is_given_at_the_start_wins(project):
+    access, _ = make_access("localhost", (), NOTHING | {"token": TOKEN}, {"token": "x" * 20})
+    assert access.token == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{tokn: x}", "extensions.dashboard.tokn is no setting; there is token, view_token"),
+        ("{allow_hosts: a.example}", "extensions.dashboard.allow_hosts is no list"),
+        ("{allow_host: [a]}", "extensions.dashboard.allow_host is no setting"),
+    ],
+)
+def test_a_wrong_setting_is_named(project, section, said):
+    with pytest.raises(UsageError, match=said):
+        configure(project, section)

@@ -1,0 +1,178 @@
+"""What the pages show, of a project in which everything has happened."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+from systemprompt_jobs_dashboard import create_app
+
+PAGES = ("/", "/jobs/jobs:slow", "/jobs/jobs:quiet", "/timeline", "/nodes", "/audit", "/login")
+EVERY = ("succeeded", "retried", "failed", "cancelled", "lost", "skipped", "missed", "running")
+
+
+def test_the_jobs_page_has_every_job_with_its_schedule_in_words(client):
+    text = client.get("/").text
+    for name in ("greet", "fail", "slow", "off", "quiet", "broken"):
+        assert f">jobs:{name}</a>" in text
+    assert "every day at 02:30, Europe/Berlin" in text
+
+
+def test_the_strip_tells_every_state_by_shape_colour_and_words(client):
+    text = client.get("/?q=slow").text
+    for look in EVERY:
+        assert f'<i class="{look}">' in text
+    assert "newest 10: " in text
+    assert "1 retried" in text
+
+
+def test_what_keeps_a_job_from_running_is_on_the_first_page(client):
+    text = client.get("/").text
+    for badge in ("paused", "disabled", "degraded"):
+        assert f'<span class="badge {badge}"' in text
+    assert "no scheduler is live: nothing will run" in text
+    assert "not a schedule" in text
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("?q=SLOW", ["slow"]),
+        ("?q=berlin", ["greet"]),
+        ("?tag=polite", ["greet"]),
+        ("?only=paused", ["quiet"]),
+        ("?only=disabled", ["off"]),
+        ("?only=trouble", ["broken", "fail"]),
+        ("?q=nothing", []),
+        ("?page=999999&only=nonsense&q=off", ["off"]),
+    ],
+)
+def test_search_tags_and_conditions_narrow_the_list(client, query, found):
+    text = client.get(f"/{query}").text
+    names = ("broken", "fail", "greet", "off", "quiet", "slow")
+    assert [name for name in names if f'class="id" href="/jobs/jobs%3A{name}"' in text] == found
+
+
+def test_a_job_page_explains_charts_and_lists(client):
+    text = client.get("/jobs/jobs:slow").text
+    for said in ("Next ticks", "Values in force", "History", "Why not at", "p50, p95"):
+        assert said in text
+    assert text.count("<svg") == 2
+    assert text.count("<time ") == 10
+    assert "skipped: paused x12" in text
+
+
+def test_next_ticks_tell_of_daylight_saving(client):
+    """Somewhere in the ticks of a year there are two changes; the page marks those it shows."""
+    from datetime import timedelta
+
+    from systemprompt_jobs_dashboard._pages import _clock_change
+
+    assert _clock_change(timedelta(hours=1), timedelta(hours=2)) == "clocks go forward 1 h"
+    assert _clock_change(timedelta(hours=2), timedelta(hours=1)) == "clocks go back 1 h"
+    assert _clock_change(timedelta(hours=2), timedelta(hours=2)) == ""
+
+
+def test_a_job_page_asks_for_one_job(runtime):
+    found = [job.plan.id for job in runtime.jobs("jobs:slow", "jobs:nope", "jobs:fail")]
+    assert found == ["jobs:fail", "jobs:slow"]
+    every = {job.plan.id: job for job in runtime.jobs()}
+    assert len(every) == 6
+    assert runtime.jobs("jobs:slow") == [every["jobs:slow"]]
+
+
+def test_values_have_their_sources_and_secrets_are_masked(client):
+    text = client.get("/jobs/jobs:greet").text
+    assert "config.yaml:5" in text
+    assert "***" in text
+    assert "sesame" not in text
+
+
+def test_why_not_at_is_answered_in_the_jobs_zone(client):
+    text = client.get("/jobs/jobs:greet?at=2026-01-05T03:00").text
+    assert '<div class="answer">' in text
+    assert "has no tick then" in text
+
+
+@pytest.mark.parametrize("at", ["yesterday", "<b>", "9999-12-31T23:59:59.9+99:99"])
+def test_a_wrong_time_is_named(client, at):
+    answer = client.get("/jobs/jobs:greet", params={"at": at})
+    assert answer.status_code == 200
+    assert "is no time: write 2026-03-29T01:00" in answer.text
+    assert "<b>" not in answer.text
+
+
+def test_a_run_has_its_times_node_fence_parameters_error_and_traceback(client, runtime):
+    failed = runtime.history(job="jobs:fail", limit=1)[0]
+    text = client.get(f"/runs/{failed.id}").text
+    for said in (
+        "claimed",
+        "gate",
+        "end",
+        "fence",
+        failed.node,
+        "Traceback (most recent call last)",
+    ):
+        assert said in text
+    greeted = runtime.history(job="jobs:greet", limit=1)[0]
+    text = client.get(f"/runs/{greeted.id}").text
+    assert "hello operator" in text
+    assert "sesame" not in text
+
+
+def test_every_state_of_a_run_has_a_page(client, runtime):
+    runs = runtime.history(limit=100)
+    assert len({run.state for run in runs}) >= 8
+    for run in runs:
+        assert client.get(f"/runs/{run.id}").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/runs/99999", f"/runs/{2**70}", "/jobs/nope", "/nope"])
+def test_what_there_is_not_is_a_page_that_says_so(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "To all jobs" in answer.text
+
+
+def test_the_timeline_has_the_past_the_coming_and_herds(client):
+    text = client.get("/timeline").text
+    assert 'class="failed"' in text
+    assert 'class="coming"' in text
+    assert "Herds" in text
+
+
+def test_nodes_and_audit(client):
+    assert "database answers in" in client.get("/nodes").text
+    text = client.get("/audit").text
+    assert "pause" in text
+    assert "ann" in text
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_first_view_is_small(client, path):
+    whole = sum(
+        len(client.get(p).content) for p in (path, "/static/dashboard.css", "/static/dashboard.js")
+    )
+    assert whole < 50_000
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_mounted_below_a_path_every_link_stays_there(runtime, path):
+    app = Starlette(routes=[Mount("/jobs-page", create_app(runtime))])
+    client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
+    answer = client.get(f"/jobs-page{path}")
+    assert answer.status_code == 200
+    assert answer.text.count('href="/') == answer.text.count('href="/jobs-page/')
+    assert client.get("/jobs-page/static/dashboard.css").status_code == 200
+
+
+def test_a_project_without_a_database_shows_its_jobs(project):
+    from systemprompt_jobs import Runtime
+
+    client = TestClient(
+        create_app(Runtime(project)), base_url="http://localhost", client=("127.0.0.1", 1)
+    )
+    for path in PAGES[:-1]:
+        assert client.get(path).status_code == 200
+    assert not (project / "var/jobs.db").exists()
