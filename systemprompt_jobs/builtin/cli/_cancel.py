@@ -8,6 +8,7 @@ import click
 
 from systemprompt_jobs.errors import UsageError
 
+from . import _complete
 from ._failures import WRONG_USE
 from ._options import as_json
 from ._runs import state_cell
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 
 @click.command("cancel")
-@click.argument("ids", nargs=-1, required=True, type=int, metavar="RUN...")
+@click.argument(
+    "ids", nargs=-1, required=True, type=int, metavar="RUN...", shell_complete=_complete.runs
+)
 @click.option("--note", default="", metavar="TEXT", help="Why, for the history and the audit.")
 @as_json
 @click.pass_context

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import _complete
 from ._history import find_id
 from ._plans import tagged
 
@@ -20,10 +21,14 @@ def jobs_by(what: str, *, tags: bool = True) -> Callable[[Any], Any]:
 
     def add(command: Any) -> Any:
         if tags:
-            tag = click.option("--tag", metavar="T", help="The jobs with this tag.")
+            tag = click.option(
+                "--tag", metavar="T", help="The jobs with this tag.", shell_complete=_complete.tags
+            )
             command = tag(command)
         command = click.option("--all", "every", is_flag=True, help=what)(command)
-        return click.argument("names", nargs=-1, metavar="[JOB]...")(command)
+        return click.argument("names", nargs=-1, metavar="[JOB]...", shell_complete=_complete.jobs)(
+            command
+        )
 
     return add
 

@@ -9,6 +9,7 @@ import click
 
 from systemprompt_jobs.secrets import masked
 
+from . import _complete
 from ._options import as_json
 from ._plans import condition, schedule_words
 from ._shapes import print_json, run_shape, values_shape
@@ -27,7 +28,7 @@ _COLUMNS = (Column("SETTING"), Column("VALUE", "wrap"), Column("SET BY", "wrap")
 
 
 @click.command("explain")
-@click.argument("job", metavar="JOB")
+@click.argument("job", metavar="JOB", shell_complete=_complete.jobs)
 @click.option("--at", metavar="TIME", help="What became of the tick at this time, and why; in the "
               "job's zone unless it has an offset.")  # fmt: skip
 @as_json

@@ -8,6 +8,7 @@ import click
 
 from systemprompt_jobs.errors import UnknownJobError, UsageError
 
+from . import _complete
 from ._lazy import near
 from ._options import as_json
 from ._plans import tagged
@@ -32,7 +33,13 @@ def _known(
 
 
 @click.command("history")
-@click.option("--job", "name", metavar="J", help="Only this job; it may be gone by now.")
+@click.option(
+    "--job",
+    "name",
+    metavar="J",
+    help="Only this job; it may be gone by now.",
+    shell_complete=_complete.jobs,
+)
 @click.option(
     "--state",
     "states",
@@ -40,6 +47,7 @@ def _known(
     callback=_known,
     metavar="S",
     help="Only this state. May be repeated.",
+    shell_complete=_complete.states,
 )
 @click.option(
     "-n",
@@ -50,7 +58,7 @@ def _known(
     metavar="N",
     help="How many runs at most.",
 )
-@click.option("--tag", metavar="T", help="Only jobs with this tag.")
+@click.option("--tag", metavar="T", help="Only jobs with this tag.", shell_complete=_complete.tags)
 @click.option("--since", metavar="T", help="Only from this time on: 2026-03-29T01:00, or 2h for "
               "two hours ago.")  # fmt: skip
 @click.option("--until", metavar="T", help="Only before this time.")

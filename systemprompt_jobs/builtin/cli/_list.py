@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import _complete
 from ._options import as_json
 from ._plans import condition, schedule_words, standing, tagged
 from ._problems import show_degraded, show_held, show_others
@@ -26,7 +27,7 @@ _COLUMNS = (Column("JOB", "id"), Column("SCHEDULE", "wrap"), Column("NEXT"), Col
 
 
 @click.command("list")
-@click.option("--tag", metavar="T", help="Only jobs with this tag.")
+@click.option("--tag", metavar="T", help="Only jobs with this tag.", shell_complete=_complete.tags)
 @as_json
 @click.pass_obj
 def command(session: Session, tag: str | None, as_json: bool) -> None:

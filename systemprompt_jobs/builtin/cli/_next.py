@@ -14,6 +14,7 @@ import click
 from systemprompt_jobs import cron
 from systemprompt_jobs.errors import UsageError
 
+from . import _complete
 from ._options import as_json
 from ._plans import condition
 from ._shapes import print_json
@@ -44,7 +45,7 @@ class _Tick:
 
 
 @click.command("next")
-@click.argument("job", required=False, metavar="[JOB]")
+@click.argument("job", required=False, metavar="[JOB]", shell_complete=_complete.jobs)
 @click.option("-n", "--number", type=click.IntRange(1, 10_000), default=10, show_default=True,
               help="How many ticks.")  # fmt: skip
 @click.option("--from", "start", metavar="T", help="Ticks after this time, e.g. 2026-03-29T01:00; "

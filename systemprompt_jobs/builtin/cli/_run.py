@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import _complete
 from ._bars import RunCommandBars
 from ._failures import FAILED, INTERRUPTED
 from ._options import as_json, detach
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("names", nargs=-1, metavar="[JOB]...")
+@click.argument("names", nargs=-1, metavar="[JOB]...", shell_complete=_complete.jobs)
 @click.option("--all", "every", is_flag=True, help="Run every enabled job.")
-@click.option("--tag", metavar="T", help="Run the enabled jobs with this tag.")
+@click.option(
+    "--tag", metavar="T", help="Run the enabled jobs with this tag.", shell_complete=_complete.tags
+)
 @click.option(
     "-p",
     "--parameter",

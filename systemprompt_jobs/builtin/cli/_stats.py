@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import _complete
 from ._history import find_id
 from ._options import as_json
 from ._runs import STATES
@@ -34,7 +35,7 @@ _SHOWN = 12
 
 
 @click.command("stats")
-@click.argument("names", nargs=-1, metavar="[JOB]...")
+@click.argument("names", nargs=-1, metavar="[JOB]...", shell_complete=_complete.jobs)
 @click.option("--since", default="7d", show_default=True, metavar="DURATION",
               help="Count what was recorded within this time.")  # fmt: skip
 @as_json

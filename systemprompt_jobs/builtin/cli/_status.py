@@ -9,6 +9,7 @@ import click
 
 from systemprompt_jobs.errors import UnknownJobError
 
+from . import _complete
 from ._job import answer_orphan, find_orphan, job_answer, show_job
 from ._options import as_json
 from ._plans import standing
@@ -33,7 +34,7 @@ _CONDITIONS = ("enabled", "disabled", "degraded", "superseded", "orphaned")
 
 
 @click.command("status")
-@click.argument("name", required=False, metavar="[JOB|RUN]")
+@click.argument("name", required=False, metavar="[JOB|RUN]", shell_complete=_complete.jobs)
 @as_json
 @click.pass_obj
 def command(session: Session, name: str | None, as_json: bool) -> None:
