@@ -207,16 +207,16 @@ class TestIsolated:
             info = tmp_path / "company_dashboard-1.0.dist-info"
             info.mkdir()
             (info / "METADATA").write_text(f"Name: {distribution}\nVersion: 1.0\n")
-            (info / "entry_points.txt").write_text("[systemprompt_jobs]\ndashboard = dashboard\n")
+            (info / "entry_points.txt").write_text("[systemprompt_jobs]\npanel = panel\n")
             monkeypatch.syspath_prepend(tmp_path)
-        manager.register(plugin(run_started=raises), "dashboard")
+        manager.register(plugin(run_started=raises), "panel")
         observe(manager, STARTED[0])
         (entry,) = logged
         assert isinstance(entry.pop("exc_info"), LookupError)
         assert entry == {
             "event": "observer_failed",
             "log_level": "error",
-            "plugin": "dashboard",
+            "plugin": "panel",
             "distribution": distribution,
             "hook": "run_started",
         }

@@ -83,4 +83,4 @@ def test_a_name_that_two_claim_belongs_to_neither(cli, distribution):
 
 def test_a_near_one_of_a_plugin_is_named(cli, distribution):
     distribution("added7", {"hello": "added7_module:hello"})
-    assert "did you mean hello?" in cli("infra", "jobs", "helo").err
+    assert "did you mean hello" in cli("infra", "jobs", "helo").err
