@@ -130,13 +130,13 @@ class Keeper:
         self._renewed = sent
         self._compare_clocks()
 
-    def reload(self, fingerprints: Mapping[str, str]) -> None:
+    def reload(self, fingerprints: Mapping[str, str], pools: Mapping[str, str]) -> None:
         """Say that the node has other plans from now on."""
         digest = set_hash(fingerprints)
         with self._store.write() as connection:
             node_rows.rename_set(connection, self._node.id, digest)
             plan_rows.add_set(connection, digest, fingerprints)
-        self._job_set = digest
+        self._job_set, self._pools = digest, pools
 
     def leave(self) -> None:
         """Say that the node has stopped by itself."""

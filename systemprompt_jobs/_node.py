@@ -34,7 +34,7 @@ from ._version import __version__
 from ._watch import Watch
 from ._whose import fingerprint
 from .errors import StoreError
-from .model import Health, Node, Overlap, Run, State, Trigger
+from .model import Health, Node, Overlap, Problem, Run, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ._store import Store
     from ._store.jobs import JobRow
     from .interfaces import Clock, Executor, Schedule
-    from .model import Plan, Problem, Report
+    from .model import Plan, Report
 
 _STUCK_S = 120.0
 """A step that takes this long hangs: every statement ends within a third of a lease."""
@@ -351,6 +351,19 @@ class LiveNode:
         full = self._keeper.crowded
         return sum(max(0, free) for pool, free in self._recorder.room().items() if pool not in full)
 
+    def not_startable(self, plans: Iterable[Plan]) -> tuple[Problem, ...]:
+        """Return what of other plans only a restart could bring: pools are made at the start."""
+        return tuple(
+            Problem(
+                plan.id,
+                f"its executor {plan.executor!r} is not at work: no job used it at the start",
+                plan.sources["executor"][-1].place,
+                "restart the scheduler to move the job there",
+            )
+            for plan in plans
+            if plan.problem is None and plan.executor not in self._executors
+        )
+
     def reload(self, plans: Iterable[Plan]) -> None:
         """Go on by other plans of the same jobs. Any thread may call; runs go on as they began."""
         self._new_plans = {plan.id: plan for plan in plans if plan.problem is None}
@@ -361,7 +374,10 @@ class LiveNode:
 
         Others see that a live node has the plans before they see them in force.
         """
-        self._keeper.reload({plan.id: fingerprint(plan) for plan in plans.values()})
+        self._keeper.reload(
+            {plan.id: fingerprint(plan) for plan in plans.values()},
+            {plan.id: plan.executor for plan in plans.values()},
+        )
         self._claimer.reload(plans.values())
         self._plans |= plans  # what was claimed before may still need a plan that has gone
         if self._new_plans is plans:  # not yet others
@@ -410,10 +426,6 @@ class LiveNode:
         answer = self._awaited.pop(run.id, None)
         if answer is not None:
             answer.put(run)
-
-    def observe(self, hook: str, **arguments: Any) -> None:
-        """Have a lifecycle hook called for what was done in this process."""
-        self._observer.put(hook, **arguments)
 
     # --- down ---
 

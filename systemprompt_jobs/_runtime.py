@@ -90,10 +90,6 @@ _OPEN = (State.PENDING, State.CLAIMED, State.RUNNING)
 _TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
 
 
-_OBSERVE_S = 5.0
-"""How long observers may take to see what a command did."""
-
-
 class Runtime:
     """Plugins collected and configuration applied; several can live in one process.
 
@@ -242,10 +238,13 @@ class Runtime:
         settings = _configure.load_settings(self.project, self._environ)
         try:
             plans = _configure.make_plans(settings, self.collection, self.parse)
+            problems = self._live.not_startable(plans) if self._live is not None else ()
         except ConfigurationError as error:
-            self._refused = tuple(error.problems)
-            self._tell_reloaded(self._refused)
-            return self._refused
+            problems = tuple(error.problems)
+        if problems:
+            self._refused = problems
+            self._tell_reloaded(problems)
+            return problems
         kept = {name: getattr(self.settings, name) for name in AT_START}
         waiting = [name for name, value in kept.items() if getattr(settings, name) != value]
         if waiting:
@@ -428,22 +427,10 @@ class Runtime:
         run = cancel(self._store, self._store.clock(self._clock), run_id, note, who)
         if run.state is State.CANCELLED:
             hooks = ("run_cancelled", "run_finished") if run.attempt else ("run_cancelled",)
-            self._observe_now(*hooks, run=run, report=report_of(run))
+            with self._observing() as observer:
+                for hook in hooks:
+                    observer.put(hook, run=run, report=report_of(run))
         return run
-
-    def _observe_now(self, *hooks: str, **arguments: Any) -> None:
-        """Call lifecycle hooks in this process, which may be no node."""
-        from ._observe import Observer
-
-        if self._live is not None:
-            for hook in hooks:
-                self._live.observe(hook, **arguments)
-            return
-        observer = Observer(self._manager)
-        observer.start()
-        for hook in hooks:
-            observer.put(hook, **arguments)
-        observer.drain(_OBSERVE_S)
 
     def _hand_over(self, wanted: Sequence[Wanted], who: str) -> list[Run]:
         from ._hand_over import hand_over

@@ -56,6 +56,18 @@ def test_what_belongs_to_a_start_stays_as_it_is(runtime):
     assert runtime.find("greet").timezone == "Europe/Berlin"
 
 
+def test_a_job_cannot_move_to_an_executor_that_is_not_at_work(runtime):
+    runtime.start()
+    write(runtime, CONFIG.replace("enabled: true}", "enabled: true, executor: processes}"))
+    (problem,) = runtime.reload()
+    assert problem.culprit == "jobs:greet"
+    assert "'processes' is not at work" in problem.reason
+    assert problem.place.line == 5
+    assert runtime.find("greet").executor == "default"
+    (run,) = runtime.run("greet")
+    assert run.state is State.SUCCEEDED
+
+
 class Scheduler:
     """A claimer without its thread."""
 
