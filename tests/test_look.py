@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 
 from systemprompt_jobs import _look
-from systemprompt_jobs._claim import Claimer, run_values
-from systemprompt_jobs._node import new_node
+from systemprompt_jobs._claim import job_row, run_values
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import nodes as node_rows
 from systemprompt_jobs._store import plans as plan_rows
@@ -35,19 +34,8 @@ def clock():
 def record(store, *rows):
     """Insert runs; each is a name, how long ago, a state and other columns."""
     plans = [make_plan(name) for name in sorted({name for name, *_ in rows})]
-    claimer = Claimer(
-        store,
-        plans,
-        new_node(),
-        ManualClock(),
-        lambda: 0,
-        print,
-        print,
-        room=lambda: 1000,
-        lease_s=30.0,
-    )
     with store.write() as connection:
-        job_rows.add_missing(connection, [claimer.row(plan) for plan in plans])
+        job_rows.add_missing(connection, [job_row(plan, "node") for plan in plans])
         return [_insert(connection, n, *row) for n, row in enumerate(rows)]
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select
 
 from systemprompt_jobs import _prune
 from systemprompt_jobs._calendar import parse
-from systemprompt_jobs._claim import Claimer, run_values
+from systemprompt_jobs._claim import Claimer, job_row, run_values
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._prune import Pruner, Retention, count_old, delete_old
 from systemprompt_jobs._store import jobs as job_rows
@@ -58,18 +58,7 @@ def row(clock, ago, name="cleanup", **values):
 def record(store, *rows):
     with store.write() as connection:
         plans = [make_plan(name) for name in sorted({r["job_id"].split(":")[1] for r in rows})]
-        claimer = Claimer(
-            store,
-            plans,
-            new_node(),
-            ManualClock(),
-            lambda: 0,
-            print,
-            print,
-            room=lambda: 1000,
-            lease_s=30.0,
-        )
-        job_rows.add_missing(connection, [claimer.row(plan) for plan in plans])
+        job_rows.add_missing(connection, [job_row(plan, "node") for plan in plans])
         return [run.id for run in run_rows.add(connection, rows)]
 
 
