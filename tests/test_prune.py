@@ -418,7 +418,7 @@ def test_a_clock_that_jumps_ahead_puts_a_pass_off(pruner, store, clock):
     clock.step(4000 * 86_400)
     with structlog.testing.capture_logs() as logged:
         wait, _ = until_waiting(pruner)
-    assert [entry["event"] for entry in logged] == ["pruning_postponed"]
+    assert "pruning_postponed" in [entry["event"] for entry in logged]
     clock.step(-4000 * 86_400)
     clock.advance(wait)
     until_waiting(pruner)

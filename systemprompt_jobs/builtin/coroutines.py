@@ -157,12 +157,15 @@ class Coroutines:
     def _say_who(self) -> None:
         import asyncio
 
+        attempts = [*self._tasks.items()]
+        if not attempts:  # it ends, or its last one just did: there is nobody to name
+            return
         task = asyncio.current_task(self._loop)
-        running = [attempt.run.job_id for attempt, own in [*self._tasks.items()] if own is task]
+        running = [attempt.run.job_id for attempt, own in attempts if own is task]
         frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001
         structlog.get_logger("systemprompt_jobs").warning(
             "loop_blocked",
-            job=", ".join(running or sorted({attempt.run.job_id for attempt in [*self._tasks]})),
+            job=", ".join(running or sorted({attempt.run.job_id for attempt, _ in attempts})),
             at=f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "",
             remedy="await in it, or run it in another executor",
         )
