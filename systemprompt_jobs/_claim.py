@@ -13,14 +13,14 @@ from ._calendar import splay
 from ._clock import boot_id
 from ._doubt import Doubt
 from ._retry import freeze
-from ._schedule import Agenda, Decision, Pause, Policy, Stretch, decide
+from ._schedule import Agenda, Decision, Pause, Policy, Stretch, at_most, decide
 from ._store import control as control_rows
 from ._store import jobs as job_rows
 from ._store import plans as plan_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
 from ._whose import fingerprint, is_older, set_hash, whole_seconds
-from .model import CatchUp, Problem, State, Trigger
+from .model import EMPTY, CatchUp, Overlap, Problem, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -54,6 +54,9 @@ FAR = timedelta(hours=1)
 
 _BATCH = 1000
 """Jobs per claiming transaction."""
+
+_IN_TURN = 10_000
+"""Of plans with `catch_up: all` that are replaced at once, so many ticks still run in all."""
 
 _BUSY_WAIT_S = 0.05
 """Look again this soon at jobs whose rows another node has just locked, or without room."""
@@ -171,7 +174,8 @@ class Claimer:
             rows |= self._inherit(connection, rows, now)
             standing = self._standing(connection, rows)  # of now: nobody else decides meanwhile
             taken = {id_: row for id_, row in rows.items() if not stands_by(standing[id_])}
-            claimed = self._record(connection, self._settled(taken, now), now, self._share())
+            settled = self._settled(taken, now)
+            claimed = self._record(connection, settled, now, self._share(), replaced=taken)
             next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
@@ -185,11 +189,17 @@ class Claimer:
         self._took(claimed)
 
     def _settled(self, rows: Mapping[str, JobRow], now: datetime) -> list[tuple[str, Decision]]:
-        return [
-            (id_, decision)
+        """Decide on what was due under plans that are being replaced, by their own policies."""
+        due = {
+            id_: row
             for id_, row in rows.items()
             if row.next_tick and row.next_tick <= now and not self._continues(row)
-            for decision in self._settle(row, now)
+        }
+        most = _IN_TURN // max(1, sum(map(_in_turn, due.values())))
+        return [
+            (id_, decision)
+            for id_, row in due.items()
+            for decision in self._settle(row, now, max(1, most))
         ]
 
     def _follow(self, id_: str, tick: datetime | None, *, in_force: bool) -> None:
@@ -271,23 +281,25 @@ class Claimer:
             return row.next_tick
         return plan.schedule.next(max(now, row.last_tick or now))
 
-    def _settle(self, row: JobRow, now: datetime) -> Iterator[Decision]:
-        """Decide on what was due under a plan that is being replaced."""
+    def _settle(self, row: JobRow, now: datetime, most: int) -> Iterator[Decision]:
+        """Decide on a job's ticks; under `all` the newest `most` of them run."""
         runs = self._plans[row.id].enabled and not row.is_paused(now)
         pause = _pause(row, now + timedelta.resolution)
         due = row.next_tick
-        while due is not None and due <= now:
-            try:
-                # One at a time is over with the plan, so of `all` the newest tick runs.
-                kept = CatchUp(row.catch_up) if row.catch_up != CatchUp.ALL else CatchUp.LATEST
-                policy = Policy(kept, timedelta(seconds=row.catchup_window))
-                schedule = self._parse(row.schedule, row.timezone)
+        try:
+            kept = CatchUp(row.catch_up) if runs else CatchUp.LATEST
+            policy = Policy(kept, timedelta(seconds=row.catchup_window))
+            schedule = self._parse(row.schedule, row.timezone)
+            if kept is CatchUp.ALL:
+                policy = at_most(most, schedule, now, policy)
+            while due is not None and due <= now:
                 decision = decide(schedule, due, now, policy, pause)
-            except ValueError:  # of a syntax or policy that nothing here knows any more
-                decision = Decision(due, None, due, None)
-                runs = runs and pause is None
-            yield decision if runs else _not_run(decision, due)
-            due = decision.next
+                yield decision if runs else _not_run(decision, due)
+                due = decision.next
+        except ValueError:  # of a syntax or policy that nothing here knows any more
+            assert due is not None  # noqa: S101  # it was due
+            decision = Decision(due, None, due, None)
+            yield decision if runs and pause is None else _not_run(decision, due)
 
     def step(self) -> float | None:
         """Claim what is due; return the seconds until there may be more."""
@@ -446,8 +458,12 @@ class Claimer:
         decisions: Sequence[tuple[str, Decision]],
         now: datetime,
         room: int,
+        replaced: Mapping[str, JobRow] = EMPTY,
     ) -> list[Run]:
-        """Write what was decided; of the runs, those for which there is `room` are ours."""
+        """Write what was decided; of the runs, those for which there is `room` are ours.
+
+        `replaced` are the rows of jobs as they were under the plans that decided.
+        """
         never_run = run_rows.add(
             connection,
             [
@@ -465,9 +481,13 @@ class Claimer:
             for id_, decision in decisions
             if decision.run is not None
         ]
+        for row in due:
+            if row["job_id"] in replaced:
+                row.update(_of_replaced(replaced[row["job_id"]], row["available_at"]))
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
         full = () if room == sys.maxsize else self._full()
-        for row in [row for row in due if row["pool"] not in full][: max(0, room)]:
+        ready = [row for row in due if row["pool"] not in full and not row["reason"]]
+        for row in ready[: max(0, room)]:
             row.update(mine)
         runs = run_rows.add(connection, due)
         job_rows.advance(
@@ -531,6 +551,22 @@ def _pause(row: JobRow, horizon: datetime) -> Pause | None:
     if row.paused_at is None:
         return None
     return Pause(row.paused_at, min(row.paused_until or horizon, horizon))
+
+
+def _in_turn(row: JobRow) -> bool:
+    return row.catch_up == CatchUp.ALL
+
+
+def _of_replaced(row: JobRow, due: datetime) -> dict[str, Any]:
+    """Return what differs in a run that was due under a plan which is being replaced.
+
+    Its own window bounds it. Those of `all` wait for each other; a run of the new plan does not
+    make one `skipped`: it waits for its slot.
+    """
+    window = {"available_until": due + timedelta(seconds=row.catchup_window)}
+    if not _in_turn(row):
+        return window
+    return window | {"reason": run_rows.IN_TURN, "overlap": Overlap.QUEUE}
 
 
 def _not_run(decision: Decision, due: datetime) -> Decision:
