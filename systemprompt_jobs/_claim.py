@@ -75,7 +75,8 @@ class Claimer:
     pools it cannot. Those and what is beyond it are left to the other live schedulers.
 
     Where another plan is in force for a job, this node stands by: every third of a lease it
-    looks whether a live scheduler still has that plan.
+    looks whether a scheduler still has that plan. One whose lease has run out has it until it is
+    buried, seen silent at two looks: when a database returns, none has a lease.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class Claimer:
         )
 
     def _prevails(self, standing: Standing) -> bool:
-        """Return whether nobody alive has the plan in force, or one of an older version.
+        """Return whether nobody else has the plan in force, or it is one of an older version.
 
         The latter, for this node's lease may have run out without its death.
         """
@@ -160,7 +161,13 @@ class Claimer:
             standing.distribution == plan.distribution and is_older(standing.version, plan.version)
         )
 
-    def _take_on(self, ids: Collection[str], stands_by: Callable[[Standing], bool]) -> None:
+    def _take_on(
+        self,
+        ids: Collection[str],
+        stands_by: Callable[[Standing], bool],
+        *,
+        unburied: bool = False,
+    ) -> None:
         """Put the plans of these jobs in force, but for those where this node `stands_by`.
 
         The ticks that were due under another plan are settled under that plan first, in the
@@ -172,7 +179,8 @@ class Claimer:
             job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in ids])
             rows = job_rows.lock(connection, ids, skip_locked=False)
             rows |= self._inherit(connection, rows, now)
-            standing = self._standing(connection, rows)  # of now: nobody else decides meanwhile
+            # Of now: nobody else decides meanwhile.
+            standing = self._standing(connection, rows, unburied=unburied)
             taken = {id_: row for id_, row in rows.items() if not stands_by(standing[id_])}
             settled = self._settled(taken, now)
             claimed = self._record(connection, settled, now, self._share(), replaced=taken)
@@ -210,9 +218,11 @@ class Claimer:
             self._superseded.add(id_)
         self._agenda.set(id_, tick if in_force else None)
 
-    def _standing(self, connection: Connection, ids: Iterable[str]) -> dict[str, Standing]:
+    def _standing(
+        self, connection: Connection, ids: Iterable[str], *, unburied: bool
+    ) -> dict[str, Standing]:
         lease_now, me = self._clock.lease_now(), self._node.id
-        return plan_rows.standing(connection, ids, lease_now, self._boot, but=me)
+        return plan_rows.standing(connection, ids, lease_now, self._boot, but=me, unburied=unburied)
 
     def _review(self) -> None:
         """Look whether the holders of plans that replaced ours have gone, and take those on.
@@ -224,7 +234,7 @@ class Claimer:
             schedulers = plan_rows.schedulers(connection, lease_now, self._boot)
             if schedulers != self._schedulers:
                 self._superseded |= plan_rows.replaced(connection, set_hash(self._fingerprints))
-            found = self._standing(connection, self._superseded)
+            found = self._standing(connection, self._superseded, unburied=True)
         free = []
         for id_, standing in found.items():
             in_force = standing.fingerprint == self._fingerprints[id_]
@@ -232,7 +242,8 @@ class Claimer:
             if not in_force and self._prevails(standing):
                 free.append(id_)
         for start in range(0, len(free), _BATCH):
-            self._take_on(free[start : start + _BATCH], lambda other: not self._prevails(other))
+            batch = free[start : start + _BATCH]
+            self._take_on(batch, lambda other: not self._prevails(other), unburied=True)
         self._schedulers = schedulers
         self._reviewed = self._clock.monotonic()
 

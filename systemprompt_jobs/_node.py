@@ -165,7 +165,10 @@ class LiveNode:
         pruner = Pruner(store, clock, retention, self._observer)
         outage = Outage(self._observer, clock)
         self._record_loop = Loop("record", self._recorder.step, clock, outage)
-        self._keep_loop = Loop("keep", self._keeper.step, clock, outage, self._overslept)
+        self._keep_loop = Loop(
+            *("keep", self._keeper.step, clock, outage, self._overslept),
+            backoff_s=lease_s / 3,  # or others, back first, look twice and bury this node
+        )
         self._scribe_loop = Loop("scribe", self._scribe.step, clock, outage)
         self._tap = LogTap()
         self._interrupt_loop = Loop("interrupt", self._interrupter.step, clock, outage)

@@ -158,3 +158,11 @@ def is_live(lease_now: int, boot: str) -> ColumnElement[bool]:
         node.c.lease_until >= lease_now,
         node.c.boot == boot,
     )
+
+
+def is_unburied(boot: str) -> ColumnElement[bool]:
+    """Say that nobody has taken a scheduler for dead and that it has not left.
+
+    Its lease may have run out, because its database was away.
+    """
+    return and_(node.c.kind == "scheduler", node.c.stopped.is_(None), node.c.boot == boot)
