@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._clock import boot_id
 from ._doubt import Doubt
-from ._store import cancels
+from ._store import cancels, polls
 from ._store import nodes as node_rows
 from ._store import plans as plan_rows
 from ._store import runs as run_rows
@@ -33,8 +33,8 @@ _MAX_OFFSET = timedelta(seconds=1)
 class Keeper:
     """Heartbeats, rescues, takes over pending runs, and hears of cancels.
 
-    Takes over at most `room()` of each pool at once; `pools` names the pool of each job. `watch`
-    looks for what others have changed.
+    Takes over at most `room()` of each pool at once; `pools` names the pool of each job. `watch` is
+    told each time which entry of the audit is the newest.
 
     A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
     if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
@@ -55,7 +55,7 @@ class Keeper:
         took: Callable[[list[Run]], None],
         drop: Callable[[Iterable[Run]], None],
         observer: Observer,
-        watch: Callable[[], None] = lambda: None,
+        watch: Callable[[int], None] = lambda _: None,
         interrupter: Interrupter,
     ) -> None:
         self._store = store
@@ -152,8 +152,10 @@ class Keeper:
                 self._rescue()
                 self._bury()
             self._hear_of_cancels()
-            self._take_pending()
-            self._watch()
+            with self._store.read() as connection:
+                news = polls.look(connection, self._job_set, self._clock.now())
+            self._take_pending(waits=news.pending)
+            self._watch(news.audit)
         except Exception:
             self._suspects.clear()
             self._silent.clear()
@@ -229,16 +231,14 @@ class Keeper:
             self._interrupter.cancel((run.id, run.fence, run.message) for run in running)
             self._drop(run for run in found if run.state is State.CANCELLED)
 
-    def _take_pending(self) -> None:
+    def _take_pending(self, *, waits: bool) -> None:
         room, crowded = self._room(), self._crowded
         self._crowded = {pool for pool, free in room.items() if free <= 0}
         if len(self._crowded) == len(room):
             return
-        if not crowded:  # else there are more, most likely
-            with self._store.read() as connection:
-                if not run_rows.any_pending(connection, self._job_set, self._clock.now()):
-                    self._crowded = frozenset()
-                    return
+        if not (waits or crowded):  # where it was crowded there are more, most likely
+            self._crowded = frozenset()
+            return
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
             runs = run_rows.take_pending(

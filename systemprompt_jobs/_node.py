@@ -307,9 +307,9 @@ class LiveNode:
         if len(claimed) < len(due):
             self._keep_loop.wake()
 
-    def _look(self) -> None:
+    def _look(self, newest_audit: int) -> None:
         if self._watch is not None:
-            self._watch.step()
+            self._watch.step(newest_audit)
 
     def _changed_by_others(self, job_ids: Iterable[str]) -> None:
         self._claimer.look(job_ids)

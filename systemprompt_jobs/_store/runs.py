@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
+    from typing import TypeAlias, TypeVar
 
-    from sqlalchemy import ColumnElement, Connection, Row, Select
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select
+
+    T = TypeVar("T")
+    When: TypeAlias = T | BindParameter[T]
 
 _RUN_COLUMNS = (
     run.c.id,
@@ -629,20 +633,17 @@ def lost_report(r: Run, now: datetime) -> Report:
     return Report(State.LOST, r.started or now, now, error="its node died or was cut off")
 
 
-def any_pending(connection: Connection, job_set: str, now: datetime) -> bool:
-    """Return whether a run of a job set waits for a node, and for nothing else.
-
-    Uses what `take_pending` does.
-    """
+def waits_for_node(job_set: When[str], now: When[datetime]) -> Select[tuple[int]]:
+    """Select the runs of a job set that wait for a node, and for nothing else."""
     waiting = (_PENDING, run.c.available_at <= now, ~_waits_for_pause(now), _in_set(job_set))
-    return connection.execute(select(run.c.id).where(*waiting).limit(1)).scalar() is not None
+    return select(run.c.id).where(*waiting)
 
 
-def _in_set(digest: str) -> ColumnElement[bool]:
+def _in_set(digest: When[str]) -> ColumnElement[bool]:
     return exists().where(job_set_table.c.hash == digest, job_set_table.c.job_id == run.c.job_id)
 
 
-def _waits_for_pause(now: datetime) -> ColumnElement[bool]:
+def _waits_for_pause(now: When[datetime]) -> ColumnElement[bool]:
     """Of a job that is paused, unless somebody has asked for the run."""
     in_force = or_(job.c.paused_until.is_(None), job.c.paused_until > now)
     paused = exists().where(job.c.id == run.c.job_id, job.c.paused_at.is_not(None), in_force)
