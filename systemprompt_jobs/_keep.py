@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from datetime import datetime
+    from typing import Any
+
+    from sqlalchemy import Connection
 
     from ._interrupt import Interrupter
     from ._observe import Observer
@@ -77,6 +80,7 @@ class Keeper:
         self._doubt = Doubt(store)
         self._crowded: AbstractSet[str] = frozenset()
         self._renewed = float("-inf")
+        self._values: dict[str, Any] = {}
         self._suspects: set[tuple[int, int, int]] = set()
         self._silent: set[tuple[Node, int]] = set()
         self._orphans: set[tuple[int, int]] = set()
@@ -104,31 +108,33 @@ class Keeper:
         `kind` is `scheduler` or `command`; `sizes` are those of its pools.
         """
         sent = self._clock.monotonic()
+        self._values = {
+            "id": self._node.id,
+            "host": self._node.host,
+            "pid": self._node.pid,
+            "boot": self._boot,
+            "kind": kind,
+            "version": self._node.version,
+            "workers": sum(sizes.values()),
+            "pools": dict(sizes),
+        }
         with self._store.write() as connection:
-            now = self._clock.read(connection)
-            node_rows.join(
-                connection,
-                {
-                    "id": self._node.id,
-                    "host": self._node.host,
-                    "pid": self._node.pid,
-                    "boot": self._boot,
-                    "kind": kind,
-                    "version": self._node.version,
-                    "job_set": self._job_set,
-                    "workers": sum(sizes.values()),
-                    "pools": dict(sizes),
-                    "clock_offset": self._clock.offset,
-                    "started": now,
-                    "heartbeat": now,
-                    "lease_until": self.lease_until(),
-                },
-            )
+            self._enter(connection, self._clock.read(connection))
         # Not before its node can be seen: sets that no node names are pruned.
         with self._store.write() as connection:
             plan_rows.add_set(connection, self._job_set, self._fingerprints)
         self._renewed = sent
         self._compare_clocks()
+
+    def _enter(self, connection: Connection, now: datetime) -> None:
+        changing = {
+            "job_set": self._job_set,
+            "clock_offset": self._clock.offset,
+            "started": now,
+            "heartbeat": now,
+            "lease_until": self.lease_until(),
+        }
+        node_rows.join(connection, self._values | changing)
 
     def reload(self, fingerprints: Mapping[str, str], pools: Mapping[str, str]) -> None:
         """Say that the node has other plans from now on."""
@@ -136,7 +142,7 @@ class Keeper:
         with self._store.write() as connection:
             node_rows.rename_set(connection, self._node.id, digest)
             plan_rows.add_set(connection, digest, fingerprints)
-        self._job_set, self._pools = digest, pools
+        self._job_set, self._fingerprints, self._pools = digest, fingerprints, pools
 
     def leave(self) -> None:
         """Say that the node has stopped by itself."""
@@ -171,7 +177,10 @@ class Keeper:
             buried = overdue and node_rows.has_stopped(connection, self._node.id)
             strays = len(self._interrupter.strays())
             until, offset = self.lease_until(), self._clock.offset
-            node_rows.beat(connection, self._node.id, now, until, offset, strays)
+            if not node_rows.beat(connection, self._node.id, now, until, offset, strays):
+                self._enter(connection, now)
+                plan_rows.add_set(connection, self._job_set, self._fingerprints)
+                buried = True
             run_rows.renew(connection, self._held(), self.lease_until())
             given_up = self._doubt.wrote(run_rows.give_up_pending(connection, now))
         self._renewed = sent

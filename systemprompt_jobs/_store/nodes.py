@@ -28,9 +28,12 @@ def beat(
     lease_until: int,
     offset: timedelta | None,
     strays: int,
-) -> None:
-    """Say that the node lives, how far its clock is ahead of the database's, how many strays."""
-    connection.execute(
+) -> bool:
+    """Say that the node lives, how far its clock is ahead of the database's, how many strays.
+
+    Return whether it is still known: one that was silent for long is forgotten.
+    """
+    found = connection.execute(
         update(node)
         .where(node.c.id == node_id)
         .values(
@@ -41,6 +44,7 @@ def beat(
             stopped=None,
         )
     )
+    return bool(found.rowcount)
 
 
 def rename_set(connection: Connection, node_id: str, job_set: str) -> None:
