@@ -215,6 +215,18 @@ def unstarted(rows: Sequence[Row], effects: Sequence[Effect]) -> list[Row]:
     return [row for row in rows if row.state == "lost" and (row.id, row.fence) not in started]
 
 
+def held(rows: Sequence[Row]) -> list[Violation]:
+    """I5 once every node has stopped by itself: nothing is left in the hands of one.
+
+    What became due meanwhile may be `pending` for the next one to come.
+    """
+    return [
+        Violation("I5", f"run {row.id} of {row.job} is {row.state}, and all nodes have stopped")
+        for row in rows
+        if row.state not in ENDS | {"pending"}
+    ]
+
+
 def _successes(rows: Sequence[Row], effects: Sequence[Effect]) -> Iterator[Violation]:
     """I4: a run that succeeded has come to the end of its function, under its fence."""
     ended = {(effect.run, effect.fence) for effect in effects if effect.event == "END"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.checker import SECOND, Effect, Row, check, read_effects, ticks, unstarted
+from tests.faults.checker import SECOND, Effect, Row, check, held, read_effects, ticks, unstarted
 
 T0 = 1_772_445_600 * SECOND
 """2026-03-02T10:00:00Z, a Monday."""
@@ -133,3 +133,9 @@ def test_lines_of_the_log_are_read_back(tmp_path):
     (tmp_path / "log").write_text(json.dumps(line) + "\n", "ascii")
     assert read_effects(tmp_path / "log") == [Effect("START", "x:y", None, 1, 2, 3, 4)]
     assert read_effects(tmp_path / "none") == []
+
+
+def test_what_is_held_after_all_nodes_have_stopped_is_found():
+    rows = [Row(n, "a", state, None) for n, state in enumerate(("running", "claimed"))]
+    rows += [Row(2, "a", "pending", None), Row(3, "a", "lost", None)]
+    assert [found.text.split()[1] for found in held(rows)] == ["0", "1"]

@@ -199,9 +199,10 @@ OUTCOMES = st.sampled_from(["ends", "ends", "fails", "dies"])
 
 HOLDINGS = "SELECT id, state, fence, node, coalesce(lease_until, 0) FROM jobs_run"
 HOLDER = """
-SELECT r.state, r.fence, r.node, n.lease_until FROM jobs_run r JOIN jobs_node n ON n.id = r.node
-WHERE r.id = {}"""
+SELECT r.state, r.fence, r.node, coalesce(n.lease_until, 0)
+FROM jobs_run r LEFT JOIN jobs_node n ON n.id = r.node WHERE r.id = {}"""
 ATTEMPTS = "SELECT node FROM jobs_attempt WHERE run_id = {} AND fence = {}"
+FAILED = "SELECT 1 FROM jobs_attempt WHERE run_id = {} AND fence = {} AND outcome = 'failed'"
 NOT_SETTLED = """
 SELECT r.id FROM jobs_run r JOIN jobs_job j ON j.id = r.job_id
 WHERE coalesce(r.last_tick, r.tick_at) > coalesce(j.last_tick, 0) OR j.next_tick <= j.last_tick"""
@@ -513,7 +514,8 @@ class World(RuleBasedStateMachine):
         for id_, state, fence, node, lease_until in checker.query(self.database, HOLDINGS):
             if node:
                 assert self.holders.setdefault((id_, fence), node) == node
-            if id_ in held and (state == "lost" or held[id_][0] < fence):
+            taken = id_ in held and (state == "lost" or held[id_][0] < fence)
+            if taken and not self._ask(FAILED, id_, held[id_][0]):  # else its node wants it so
                 _, before, until = held[id_]
                 assert before in self.stopped or now >= until + LEASE_S / 3 * checker.SECOND
             if state in {"claimed", "running"}:
