@@ -76,6 +76,19 @@ bench-window: $(INSTALLED_DEV) ## count what a kill -9 loses, by the gate window
 bench-attempts: $(INSTALLED_DEV) ## time what surrounds a function: context, middleware, progress, logs
 	$(BIN)/python -m tests.bench.bench_attempts
 
+.PHONY: bench-lateness
+bench-lateness: $(INSTALLED_DEV) ## time how late functions start, beside APScheduler
+	$(BIN)/pip install --quiet --group bench
+	$(BIN)/python -m tests.bench.bench_lateness
+
+.PHONY: bench-claims
+bench-claims: $(INSTALLED_DEV) ## time the claims of 10,000 jobs due at one instant, four schedulers
+	$(BIN)/python -m tests.bench.bench_claims
+
+.PHONY: bench-idle
+bench-idle: $(INSTALLED_DEV) ## measure a scheduler with 100,000 jobs and nothing to do
+	$(BIN)/python -m tests.bench.bench_idle
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf $(VENV) $(DEMO) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis

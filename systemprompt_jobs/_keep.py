@@ -241,12 +241,9 @@ class Keeper:
             self._drop(run for run in found if run.state is State.CANCELLED)
 
     def _take_pending(self, *, waits: bool) -> None:
-        room, crowded = self._room(), self._crowded
+        room = self._room() if waits else {}
         self._crowded = {pool for pool, free in room.items() if free <= 0}
         if len(self._crowded) == len(room):
-            return
-        if not (waits or crowded):  # where it was crowded there are more, most likely
-            self._crowded = frozenset()
             return
         with self._doubt.write() as connection:
             now = self._clock.read(connection)

@@ -95,6 +95,7 @@ class LiveNode:
         self._log = structlog.get_logger("systemprompt_jobs")
         self._changed = threading.Condition()
         self._awaited: dict[int, SimpleQueue[Run]] = {}
+        self._starting = True
         self._caught_up: set[str] = set()
         self._ticking = False
         self._reload_asked = reload_asked
@@ -200,6 +201,7 @@ class LiveNode:
         twice(lambda: self._claimer.install(parse))
         twice(self._claimer.step)
         self._start_up()
+        self._starting = False
         self._claim_loop.start()
         self._listener.start()
         self._prune_loop.start()
@@ -297,8 +299,9 @@ class LiveNode:
                 self._observer.put(f"tick_{run.state}", run=run)
             else:
                 due.append(run)
-        now = self._clock.now()
-        self._caught_up |= {run.job_id for run in due if run.tick and run.tick <= now}
+        if self._starting:
+            now = self._clock.now()
+            self._caught_up |= {run.job_id for run in due if run.tick and run.tick <= now}
         claimed = [run for run in due if run.state is State.CLAIMED]
         for run in claimed:
             if run.tick is not None:

@@ -62,9 +62,9 @@ def main(count: int, nodes: int) -> None:
         url = server.url("postgres")
         profile = f"scheduler: {{database: '{url}', workers: 10}}\n"
         Path(root, "profile.yaml").write_text(profile, "utf-8")
-        # Known before they start, for it is in their schedule: on two cores a start takes long.
+        # It is in their schedule, so it must be known before they start.
         tick = datetime.now(UTC).replace(microsecond=0)
-        tick += timedelta(seconds=LEAD_S + nodes * max(5, count / 500))
+        tick += timedelta(seconds=LEAD_S + nodes * (5 + count / 1000))
         text = f"{tick:%S %M %H} * * *"
         command = [
             sys.executable,

@@ -1,9 +1,8 @@
 """How late do functions start, with N jobs due every second? Beside APScheduler, in one run.
 
-    python tests/bench/bench_lateness.py [SECONDS] [N ...]
+    python -m tests.bench.bench_lateness [SECONDS] [N ...]
 
-Functions do nothing, ten workers run them. Ours records every run durably in SQLite (FULL);
-APScheduler keeps its jobs in memory and records nothing. Prints p50 and p99 in milliseconds, and
+Functions do nothing, ten workers run them. Ours records every run durably; APScheduler keeps its jobs in memory and records nothing. Prints p50 and p99 in milliseconds, and
 how many ticks never ran. The last table shows what the gate window of `_record` decides.
 """
 
@@ -21,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from systemprompt_jobs import JobExtension, Runtime, _record, job
+from tests.postgresql import Server
 
 WORKERS = 10
 
@@ -39,7 +39,10 @@ class Lateness:
         return f"| {name} | {p50:.1f} | {p99:.1f} | {100 * self.missed / max(total, 1):.0f} % |"
 
 
-def ours(count: int, seconds: float) -> Lateness:
+DURABLE = ("fsync=on", "full_page_writes=on", "shared_buffers=128MB", "autovacuum=on")
+
+
+def ours(count: int, seconds: float, url: str = "sqlite:///jobs.db") -> Lateness:
     def make(number: int):
         def nothing() -> None: ...
 
@@ -51,7 +54,8 @@ def ours(count: int, seconds: float) -> Lateness:
 
     result = Lateness()
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "profile.yaml").write_text(f"scheduler: {{workers: {WORKERS}}}\n", "utf-8")
+        profile = f"scheduler: {{workers: {WORKERS}, database: '{url}'}}\n"
+        Path(folder, "profile.yaml").write_text(profile, "utf-8")
         runtime = Runtime(folder, plugins=[Many()], environ={"SYSTEMPROMPT_PLUGINS": ""})
         with runtime:
             time.sleep(seconds)
@@ -101,6 +105,9 @@ def main(arguments: list[str]) -> None:
     for size in sizes:
         print(f"\n| N = {size} | p50 ms | p99 ms | not run |\n|---|---|---|---|")
         print(ours(size, seconds).row("ours, SQLite, every run recorded"))
+        with Server(*DURABLE) as server:
+            found = ours(size, seconds, server.url("postgres"))
+        print(found.row("ours, PostgreSQL, every run recorded"))
         print(apscheduler(size, seconds).row("APScheduler 3, memory, nothing recorded"))
     print(f"\n| gate window, N = {sizes[-1]} | p50 ms | p99 ms | not run |\n|---|---|---|---|")
     for window in (0, 0.05, 0.2):
