@@ -2,8 +2,9 @@
 
     python -m tests.bench.bench_lateness [SECONDS] [N ...]
 
-Functions do nothing, ten workers run them. Ours records every run durably; APScheduler keeps its jobs in memory and records nothing. Prints p50 and p99 in milliseconds, and
-how many ticks never ran. The last table shows what the gate window of `_record` decides.
+Functions do nothing, ten workers run them. Ours records every run durably, in SQLite and in
+PostgreSQL; APScheduler keeps its jobs in memory and records nothing. Prints p50 and p99 in
+milliseconds, and how many ticks never ran. The last table shows what the gate window decides.
 """
 
 from __future__ import annotations

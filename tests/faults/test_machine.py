@@ -334,6 +334,24 @@ class World(RuleBasedStateMachine):
             self._step(number, stage)
         self._step(other, "_recorder")
 
+    @precondition(lambda self: len(self.nodes) > 1)
+    @rule(pick=PICK, when=st.sampled_from(["before", "after"]))
+    def its_claim_is_in_doubt_and_another_claims(self, pick, when):
+        number, other = self._two(pick)
+        self.clock.advance(1.0)
+        self._step(number, "_claimer", ("error", when))
+        for stage in ("_claimer", "_recorder"):
+            self._step(other, stage)
+            self._step(number, stage)
+
+    @with_nodes
+    @rule(pick=PICK, place=st.integers(0, 3))
+    def the_clock_goes_back_during_a_gate(self, pick, place):
+        number = self._picked(pick)
+        self.clock.advance(1.0)
+        self._step(number, "_claimer")
+        self._step(number, "_recorder", ("clock", place))
+
     @rule()
     def all_that_has_ended_is_pruned(self):
         before, store = checker.read_rows(self.database), Store(self.url)
@@ -578,7 +596,7 @@ class World(RuleBasedStateMachine):
 
 
 World.TestCase.settings = settings(
-    max_examples=50,
+    max_examples=30,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
