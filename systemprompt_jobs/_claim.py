@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -68,8 +68,9 @@ class Claimer:
     `lease_until` tells the end of a lease taken now; `took` receives the rows of one
     transaction: claimed and pending runs, and stretches that were missed or paused; `failed` a
     job whose schedule raises, or whose clock was wrong; `resumed` the jobs whose pauses have
-    ended by themselves; `room` tells how many runs this node can make use of, `full` in which
-    pools it cannot. Those and what is beyond it are left to the other live schedulers.
+    ended by themselves; `room` tells how many runs each pool of this node can make use of. What
+    is beyond it is left to the other live schedulers, and what is for the `exhausted` pools,
+    which start nothing, to whoever lives or comes.
 
     Where another plan is in force for a job, this node stands by: every third of a lease it
     looks whether a live scheduler still has that plan.
@@ -86,9 +87,9 @@ class Claimer:
         failed: Callable[[Problem], None],
         resumed: Callable[[list[JobRow]], None] = lambda _rows: None,
         *,
-        room: Callable[[], int],
+        room: Callable[[], Mapping[str, int]],
         lease_s: float,
-        full: Callable[[], Collection[str]] = tuple,
+        exhausted: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
@@ -102,7 +103,7 @@ class Claimer:
         self._newest = clock.now()
         self._ahead: set[str] = set()
         self._room = room
-        self._full = full
+        self._exhausted = exhausted
         self._review_s = lease_s / 3
         self._reviewed = float("-inf")
         self._boot = boot_id() if store.one_host else ""
@@ -313,16 +314,22 @@ class Claimer:
     def _claimable(self, now: datetime) -> list[str]:
         """Return the jobs that are due and find room, or have waited for it long enough."""
         due = self._agenda.due(now + AHEAD)
-        if not due or len(due) <= (room := self._share()):
+        if not due:
             return due
-        number = max(room, len(self._agenda.due(now - PATIENCE)))
-        self._busy = number < len(due)
-        return due[:number]
+        left, patient = self._share(), set(self._agenda.due(now - PATIENCE))
+        found = [id_ for id_ in due if _take(left, self._plans[id_].executor) or id_ in patient]
+        self._busy = len(found) < len(due)
+        return found
 
-    def _share(self) -> int:
-        """Return how many ticks to claim: as many as there is room for, all where nobody shares."""
-        live = sum(live for _, live in self._schedulers or ())
-        return sys.maxsize if live == 1 else self._room()
+    def _share(self) -> Counter[str]:
+        """Return how many ticks to claim for each pool.
+
+        As many as there is room for; all, where nobody shares, but for a pool that starts nothing.
+        """
+        room = self._room()
+        if sum(live for _, live in self._schedulers or ()) == 1:
+            room = dict.fromkeys(room, sys.maxsize) | dict.fromkeys(self._exhausted(), 0)
+        return Counter(room)
 
     def _wait(self) -> float:
         first, until = self._agenda.first(), self._until_review()
@@ -355,13 +362,15 @@ class Claimer:
             awake = {id_: row for id_, row in rows.items() if not row.is_paused(now + AHEAD)}
             held_back = self._hold_back(connection, awake, now)
             room = self._share()
+            left = room.copy()
             for id_ in due:
-                row = awake.get(id_)
-                horizon = now + AHEAD if len(decisions) < room else now - PATIENCE
+                row, pool = awake.get(id_), self._plans[id_].executor
+                horizon = now + AHEAD if left[pool] > 0 else now - PATIENCE
                 if row and id_ not in held_back and self._is_due(row, horizon):
                     decision = self._decide(row, now)
                     if decision is not None:
                         decisions[id_] = decision
+                        left[pool] -= 1
             claimed = self._record(connection, list(decisions.items()), now, room)
             over = [row for row in awake.values() if self._is_over(row, decisions.get(row.id))]
             control_rows.forget_pauses(connection, [row.id for row in over])
@@ -445,7 +454,7 @@ class Claimer:
         connection: Connection,
         decisions: Sequence[tuple[str, Decision]],
         now: datetime,
-        room: int,
+        room: Counter[str],
     ) -> list[Run]:
         """Write what was decided; of the runs, those for which there is `room` are ours."""
         never_run = run_rows.add(
@@ -466,9 +475,10 @@ class Claimer:
             if decision.run is not None
         ]
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
-        full = () if room == sys.maxsize else self._full()
-        for row in [row for row in due if row["pool"] not in full][: max(0, room)]:
-            row.update(mine)
+        left = room.copy()
+        for row in due:
+            if _take(left, row["pool"]):
+                row.update(mine)
         runs = run_rows.add(connection, due)
         job_rows.advance(
             connection,
@@ -524,6 +534,12 @@ def job_row(plan: Plan, owner: str) -> dict[str, Any]:
         "catchup_window": whole_seconds(plan.catchup_window),
         "next_tick": None,
     }
+
+
+def _take(left: Counter[str], pool: str) -> bool:
+    """Return whether a pool has room for one more, and count it."""
+    left[pool] -= 1
+    return left[pool] >= 0
 
 
 def _pause(row: JobRow, horizon: datetime) -> Pause | None:

@@ -63,7 +63,7 @@ def stages(store: Store, group: int) -> list[float]:
         lambda: 0,
         recorder.offer,
         print,
-        room=lambda: 10_000,
+        room=lambda: {"default": 10_000},
         lease_s=30.0,
     )
     claimer.install(parse)
