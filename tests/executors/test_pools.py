@@ -335,3 +335,49 @@ def test_a_pool_of_strays_holds_up_no_other_and_goes_on_when_they_end(load):
     while watch.until("run_finished").run.job != "behind":
         pass
     assert runtime.health().ready
+
+
+ENDLESS = """
+import asyncio, threading, time
+from systemprompt_jobs import job
+
+@job
+def thread(ctx):
+    ctx.interrupted.wait(60)
+    ctx.check_cancelled()
+
+@job
+async def coroutine():
+    await asyncio.sleep(60)
+
+@job(executor="processes")
+def process():
+    time.sleep(60)
+"""
+
+
+def test_a_timeout_is_what_the_pool_can_make_of_it(load):
+    jobs = ENDLESS.replace("@job\n", "@job(timeout='0.05s')\n")
+    jobs = jobs.replace('"processes"', '"processes", timeout="0.05s"')
+    runs = load("processes: {size: 1, grace: 0.1s}", jobs=jobs).run(
+        "thread", "coroutine", "process"
+    )
+    assert [run.state for run in runs] == [State.TIMED_OUT] * 3
+    still, also, ended = (run.error for run in runs)
+    assert still == also
+    assert still.startswith("still ran after 0.05 s, its timeout, and goes on as a stray thread")
+    assert ended == "ended after 0.05 s, its timeout"
+
+
+def test_a_cancelled_run_ends_whatever_its_pool(load):
+    watch = Watch()
+    runtime = load("processes: {size: 1, grace: 0.1s}", jobs=ENDLESS, plugins=[watch])
+    runtime.start()
+    runs = runtime.submit("thread", "coroutine", "process")
+    for _ in runs:
+        watch.until("run_started")
+    for run in runs:
+        runtime.cancel(run.id, who="ann")
+    ended = [watch.until("run_cancelled").run for _ in runs]
+    assert sorted(run.pool for run in ended) == ["asyncio", "default", "processes"]
+    assert {run.message for run in ended} == {"cancelled by ann"}
