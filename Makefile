@@ -76,6 +76,15 @@ bench-window: $(INSTALLED_DEV) ## count what a kill -9 loses, by the gate window
 bench-attempts: $(INSTALLED_DEV) ## time what surrounds a function: context, middleware, progress, logs
 	$(BIN)/python -m tests.bench.bench_attempts
 
+.PHONY: bench-executors
+bench-executors: $(INSTALLED_DEV) ## time trivial functions in threads, tasks and processes
+	$(BIN)/python -m tests.bench.bench_executors
+
+.PHONY: bench-peers
+bench-peers: $(INSTALLED_DEV) ## time recorded runs beside huey, Procrastinate, Dramatiq and Celery
+	$(BIN)/pip install --quiet --group bench
+	$(BIN)/python -m tests.bench.bench_peers
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf $(VENV) $(DEMO) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
