@@ -89,6 +89,15 @@ bench-claims: $(INSTALLED_DEV) ## time the claims of 10,000 jobs due at one inst
 bench-idle: $(INSTALLED_DEV) ## measure a scheduler with 100,000 jobs and nothing to do
 	$(BIN)/python -m tests.bench.bench_idle
 
+.PHONY: bench-executors
+bench-executors: $(INSTALLED_DEV) ## time trivial functions in threads, tasks and processes
+	$(BIN)/python -m tests.bench.bench_executors
+
+.PHONY: bench-peers
+bench-peers: $(INSTALLED_DEV) ## time recorded runs beside huey, Procrastinate, Dramatiq and Celery
+	$(BIN)/pip install --quiet --group bench
+	$(BIN)/python -m tests.bench.bench_peers
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf $(VENV) $(DEMO) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -71,8 +71,9 @@ class Claimer:
     `lease_until` tells the end of a lease taken now; `took` receives the rows of one
     transaction: claimed and pending runs, and stretches that were missed or paused; `failed` a
     job whose schedule raises, or whose clock was wrong; `resumed` the jobs whose pauses have
-    ended by themselves; `room` tells how many runs this node can make use of, `full` in which
-    pools it cannot. Those and what is beyond it are left to the other live schedulers.
+    ended by themselves; `room` tells how many runs each pool of this node can make use of. What
+    is beyond it is left to the other live schedulers, and what is for the `exhausted` pools,
+    which start nothing, to whoever lives or comes.
 
     Where another plan is in force for a job, this node stands by: every third of a lease it
     looks whether a scheduler still has that plan. One whose lease has run out has it until it is
@@ -90,9 +91,9 @@ class Claimer:
         failed: Callable[[Problem], None],
         resumed: Callable[[list[JobRow]], None] = lambda _rows: None,
         *,
-        room: Callable[[], int],
+        room: Callable[[], Mapping[str, int]],
         lease_s: float,
-        full: Callable[[], Collection[str]] = tuple,
+        exhausted: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
@@ -106,7 +107,7 @@ class Claimer:
         self._newest = clock.now()
         self._ahead: set[str] = set()
         self._room = room
-        self._full = full
+        self._exhausted = exhausted
         self._review_s = lease_s / 3
         self._reviewed = float("-inf")
         self._boot = boot_id() if store.one_host else ""
@@ -336,16 +337,22 @@ class Claimer:
     def _claimable(self, now: datetime) -> list[str]:
         """Return the jobs that are due and find room, or have waited for it long enough."""
         due = self._agenda.due(now + AHEAD)
-        if not due or len(due) <= (room := self._share()):
+        if not due:
             return due
-        number = max(room, len(self._agenda.due(now - PATIENCE)))
-        self._busy = number < len(due)
-        return due[:number]
+        left, patient = self._share(), set(self._agenda.due(now - PATIENCE))
+        found = [id_ for id_ in due if _take(left, self._plans[id_].executor) or id_ in patient]
+        self._busy = len(found) < len(due)
+        return found
 
-    def _share(self) -> int:
-        """Return how many ticks to claim: as many as there is room for, all where nobody shares."""
-        live = sum(live for _, live in self._schedulers or ())
-        return sys.maxsize if live == 1 else self._room()
+    def _share(self) -> Counter[str]:
+        """Return how many ticks to claim for each pool.
+
+        As many as there is room for; all, where nobody shares, but for a pool that starts nothing.
+        """
+        room = self._room()
+        if sum(live for _, live in self._schedulers or ()) == 1:
+            room = dict.fromkeys(room, sys.maxsize) | dict.fromkeys(self._exhausted(), 0)
+        return Counter(room)
 
     def _wait(self) -> float:
         first, until = self._agenda.first(), self._until_review()
@@ -378,13 +385,15 @@ class Claimer:
             awake = {id_: row for id_, row in rows.items() if not row.is_paused(now + AHEAD)}
             held_back = self._hold_back(connection, awake, now)
             room = self._share()
+            left = room.copy()
             for id_ in due:
-                row = awake.get(id_)
-                horizon = now + AHEAD if len(decisions) < room else now - PATIENCE
+                row, pool = awake.get(id_), self._plans[id_].executor
+                horizon = now + AHEAD if left[pool] > 0 else now - PATIENCE
                 if row and id_ not in held_back and self._is_due(row, horizon):
                     decision = self._decide(row, now)
                     if decision is not None:
                         decisions[id_] = decision
+                        left[pool] -= 1
             claimed = self._record(connection, list(decisions.items()), now, room)
             over = [row for row in awake.values() if self._is_over(row, decisions.get(row.id))]
             control_rows.forget_pauses(connection, [row.id for row in over])
@@ -468,7 +477,7 @@ class Claimer:
         connection: Connection,
         decisions: Sequence[tuple[str, Decision]],
         now: datetime,
-        room: int,
+        room: Counter[str],
         replaced: Mapping[str, JobRow] = EMPTY,
     ) -> list[Run]:
         """Write what was decided; of the runs, those for which there is `room` are ours.
@@ -496,10 +505,10 @@ class Claimer:
             if row["job_id"] in replaced:
                 row.update(_of_replaced(replaced[row["job_id"]], row["available_at"]))
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
-        full = () if room == sys.maxsize else self._full()
-        ready = [row for row in due if row["pool"] not in full and not row["reason"]]
-        for row in ready[: max(0, room)]:
-            row.update(mine)
+        left = room.copy()
+        for row in due:
+            if not row["reason"] and _take(left, row["pool"]):
+                row.update(mine)
         runs = run_rows.add(connection, due)
         job_rows.advance(
             connection,
@@ -513,7 +522,8 @@ class Claimer:
     def _due(
         self, plan: Plan, tick: datetime, following: datetime | None, now: datetime
     ) -> dict[str, Any]:
-        values = run_values(plan, f"t:{micros(tick)}", Trigger.SCHEDULE, now)
+        mark = self._fingerprints[plan.id]
+        values = run_values(plan, f"t:{micros(tick)}", Trigger.SCHEDULE, now, mark)
         limit = min(plan.splay, following - tick) if following else plan.splay
         return {
             **values,
@@ -557,6 +567,12 @@ def job_row(plan: Plan, owner: str) -> dict[str, Any]:
     }
 
 
+def _take(left: Counter[str], pool: str) -> bool:
+    """Return whether a pool has room for one more, and count it."""
+    left[pool] -= 1
+    return left[pool] >= 0
+
+
 def _pause(row: JobRow, horizon: datetime) -> Pause | None:
     """Return the pause of a job as far as it has come at `horizon`."""
     if row.paused_at is None:
@@ -597,10 +613,13 @@ def _policy(plan: Plan) -> Policy:
     return Policy(plan.catch_up, plan.catchup_window)
 
 
-def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[str, Any]:
+def run_values(
+    plan: Plan, key: str, trigger: Trigger, now: datetime, mark: str = ""
+) -> dict[str, Any]:
     """Return the columns of a new run of this plan, claimed by nobody yet.
 
     All rows of one INSERT need the same columns, so those that differ by state are here too.
+    `mark` is the plan's fingerprint, where it is known: it takes longer than all the rest.
     """
     return {
         "job_id": plan.id,
@@ -620,7 +639,7 @@ def run_values(plan: Plan, key: str, trigger: Trigger, now: datetime) -> dict[st
         "max_attempts": plan.retry.max_attempts,
         "policy": freeze(plan),
         "pool": plan.executor,
-        "fingerprint": fingerprint(plan),
+        "fingerprint": mark or fingerprint(plan),
         "distribution": plan.extension.distribution,
         "version": plan.extension.version,
         "available_until": now + plan.catchup_window,

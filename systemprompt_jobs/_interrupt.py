@@ -199,12 +199,8 @@ class Interrupter:
             watched.executor.interrupt(watched.attempt)
         elif self._write_off(key) is not None:
             report = self._so_far(watched, State.TIMED_OUT)
-            error = (
-                f"still ran after {watched.timeout_s:g} s, its timeout, and goes on as a stray "
-                "thread; use the `processes` executor for a hard limit"
-            )
             watched.executor.interrupt(watched.attempt)
-            self._report(watched.attempt.run, replace(report, error=error))
+            self._report(watched.attempt.run, replace(report, error=_overdue(watched)))
             self._say_if_exhausted(watched.attempt.run.pool)
 
     def _write_off(self, key: _Key) -> _Watched | None:
@@ -260,6 +256,14 @@ def _judged(watched: _Watched, report: Report) -> Report:
             retry_after=_at_once(watched),
         )
     return report
+
+
+def _overdue(watched: _Watched) -> str:
+    """Return what becomes of a function whose time is up and that cannot be killed."""
+    still = f"still ran after {watched.timeout_s:g} s, its timeout, and "
+    if watched.executor.capabilities.asynchronous:
+        return f"{still}got a CancelledError"
+    return f"{still}goes on as a stray thread; use the `processes` executor for a hard limit"
 
 
 def _at_once(watched: _Watched) -> timedelta | None:

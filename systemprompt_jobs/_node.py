@@ -160,7 +160,7 @@ class LiveNode:
             lambda problem: self._observer.put("plugin_failed", problem=problem),
             self._resumed,
             room=self._claimable,
-            full=lambda: {*self._keeper.crowded, *self._interrupter.exhausted},
+            exhausted=lambda: self._interrupter.exhausted,
             lease_s=lease_s,
         )
         pruner = Pruner(store, clock, retention, self._observer)
@@ -352,10 +352,12 @@ class LiveNode:
         """Return whether there is a worker that could start something, now or later."""
         return len(self._interrupter.exhausted) < len(self._executors)
 
-    def _claimable(self) -> int:
-        """Return how many ticks to claim. What has waited longer, in whatever node, comes first."""
-        full = self._keeper.crowded
-        return sum(max(0, free) for pool, free in self._recorder.room().items() if pool not in full)
+    def _claimable(self) -> Mapping[str, int]:
+        """Return how many ticks each pool can make use of.
+
+        None where what has waited longer, in whatever node, comes first.
+        """
+        return self._recorder.room() | dict.fromkeys(self._keeper.crowded, 0)
 
     def not_startable(self, plans: Iterable[Plan]) -> tuple[Problem, ...]:
         """Return what of other plans only a restart could bring: pools are made at the start."""

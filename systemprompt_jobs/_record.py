@@ -150,7 +150,7 @@ class Recorder:
         runs += [run for run, _ in self._reports]
         return [(run.id, run.fence) for run in runs]
 
-    def room(self) -> Mapping[str, int]:
+    def room(self) -> dict[str, int]:
         """Return how many more runs each pool can make use of: twice its free workers.
 
         And as many as were started in the last `WINDOW_S`. Those that wait for a later time,

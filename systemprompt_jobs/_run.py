@@ -77,9 +77,9 @@ class Attempt:
     ) -> None:
         self.run = run
         self.job = plan.job
+        self.config = plan.config
         self.ended = ended
         self.cancelled = threading.Event()
-        self._plan = plan
         self._resources = resources
         self._now = now
         self._began = began
@@ -150,7 +150,7 @@ class Attempt:
                 run=self.run,
                 parameters=MappingProxyType(parameters),
                 enforce=self.run.enforce,
-                config=MappingProxyType(self._plan.config),
+                config=MappingProxyType(self.config),
                 resources=self._resources,
                 services=services,
                 interrupted=self.cancelled,

@@ -478,19 +478,22 @@ class Runtime:
         run: Run,
         ended: Callable[[Report], None] = lambda _: None,
         said: Voice | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> Attempt:
         """Return an attempt to call a run's function here, which records nothing.
 
         For executors whose functions run in other processes: such a process makes a runtime of
         its own. `ended` is for whoever executes it to hand in the report. `said` is what carries
         away what the function says; what it logs with other loggers than its context's goes to
-        where this process has configured them. Raises UnknownJobError, and UsageError for a job
+        where this process has configured them. `config` is the extension's section as the
+        scheduler has it, where that may be newer than what this runtime has read. Raises UnknownJobError, and UsageError for a job
         that is degraded here.
         """
         from ._run import Attempt
 
+        plan = self._runnable(run.job_id)
         return Attempt(
-            self._runnable(run.job_id),
+            plan if config is None else replace(plan, config=config),
             run,
             self._running_resources(),
             self._clock.now,

@@ -76,6 +76,10 @@ class Attempt(Protocol):
         """The job whose function is called."""
 
     @property
+    def config(self) -> Mapping[str, Any]:
+        """The extension's own section of the configuration, as plain values."""
+
+    @property
     def said(self) -> Voice:
         """Where what the function says while it runs is collected."""
 

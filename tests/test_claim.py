@@ -37,7 +37,7 @@ class Scheduler:
         self.node = new_node()
         self.claimer = Claimer(
             *(store, plans, self.node, clock, lambda: 0, self._took, self.failed.append),
-            room=lambda: self.room,
+            room=lambda: {"default": self.room},
             lease_s=30.0,
         )
 

@@ -95,7 +95,7 @@ class Node:
             self._took,
             self.problems.append,
             self.resumed.extend,
-            room=lambda: 1000,
+            room=lambda: {"default": 1000},
             lease_s=30.0,
         )
         with site.store.write() as connection:

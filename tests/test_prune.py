@@ -280,7 +280,7 @@ class Scheduler:
             lambda: 0,
             self._took,
             print,
-            room=lambda: 1000,
+            room=lambda: {"default": 1000},
             lease_s=30.0,
         )
 

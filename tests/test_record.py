@@ -52,7 +52,7 @@ class Rig:
             lambda: 0,
             self.recorder.offer,
             failed=None,
-            room=lambda: 10_000,
+            room=lambda: dict.fromkeys(sizes or ["default"], 10_000),
             lease_s=30.0,
         )
         self.claimer.install(parse)

@@ -76,7 +76,7 @@ class Scheduler:
         self.store = store
         self.claimer = Claimer(
             *(store, [plan], new_node(), self.clock, lambda: 0, lambda _: None, print),
-            room=lambda: 10,
+            room=lambda: {"default": 10},
             lease_s=30.0,
         )
         self.claimer.install(parse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -20,15 +21,20 @@ TICK = START + timedelta(minutes=1)
 
 
 class Node:
-    """A claimer and a keeper without threads; `held` are the runs that it has."""
+    """A claimer and a keeper without threads; `held` are the runs that it has.
 
-    def __init__(self, store, clock, *plans, room):
+    `room` is that of the pool `default`, `rooms` that of others.
+    """
+
+    def __init__(self, store, clock, *plans, room=0, rooms=None, exhausted=()):
         self.room = room
+        self.rooms = rooms or {}
         self.held = []
         node = new_node()
         self.claimer = Claimer(
             *(store, plans, node, clock, lambda: 0, self._take, None),
-            room=lambda: self.room - len(self.held),
+            room=self._room,
+            exhausted=lambda: exhausted,
             lease_s=LEASE_S,
         )
         self.keeper = Keeper(
@@ -39,7 +45,7 @@ class Node:
             fingerprints=self.claimer.fingerprints,
             pools={plan.id: plan.executor for plan in plans},
             held=lambda: [(run.id, run.fence) for run in self.held],
-            room=lambda: {"default": self.room - len(self.held)},
+            room=self._room,
             took=self._take,
             drop=lambda _: None,
             observer=Calls(),
@@ -47,6 +53,11 @@ class Node:
         )
         self.keeper.join("scheduler", {"default": 10})
         self.claimer.install(parse)
+
+    def _room(self):
+        sizes = self.rooms or {"default": self.room}
+        held = Counter(run.pool for run in self.held)
+        return {pool: size - held[pool] for pool, size in sizes.items()}
 
     def _take(self, runs):
         self.held += [run for run in runs if run.state is State.CLAIMED]
@@ -195,3 +206,45 @@ def _after_one_by_hand(store, clock, run, nodes):
     (again,) = holder.held
     assert (again.id, again.fence) == (run.id, run.fence + 1)
     return again
+
+
+def slow_and_fast():
+    slow = [make_plan(f"a{n:02}", "0 * * * * *", executor="slow") for n in range(10)]
+    return [*slow, *(make_plan(f"b{n}", "0 * * * * *", executor="fast") for n in range(3))]
+
+
+def pools(runs):
+    return Counter(run.pool for run in runs)
+
+
+def test_what_waits_for_a_pool_with_no_room_hides_nothing_that_another_pool_may_take(store, clock):
+    everything = slow_and_fast()
+    away = Node(store, clock, *everything, rooms={"slow": 0, "fast": 0})
+    here = Node(store, clock, *everything, rooms={"slow": 1, "fast": 5})
+    clock.advance(61)
+    away.claimer.step()
+    assert states(store) == ["pending"] * 13
+    here.keeper.step()
+    assert pools(here.held) == {"slow": 1, "fast": 3}
+    assert here.keeper.crowded == {"slow"}
+
+
+def test_a_node_whose_pool_is_full_leaves_its_ticks_to_others_and_claims_those_of_the_rest(
+    store, clock
+):
+    everything = slow_and_fast()
+    one = Node(store, clock, *everything, rooms={"slow": 2, "fast": 3})
+    two = Node(store, clock, *everything, rooms={"slow": 20, "fast": 0})
+    clock.advance(61)
+    one.claimer.step()
+    assert pools(one.held) == {"slow": 2, "fast": 3}
+    two.keeper.step()
+    assert pools(two.held) == {"slow": 8}
+
+
+def test_even_alone_a_node_claims_nothing_for_a_pool_that_can_start_nothing(store, clock):
+    one = Node(store, clock, *slow_and_fast(), rooms={"fast": 1}, exhausted=("slow",))
+    clock.advance(61)
+    one.claimer.step()
+    assert pools(one.held) == {"fast": 3}
+    assert states(store) == ["claimed"] * 3 + ["pending"] * 10

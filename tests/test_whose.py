@@ -47,7 +47,7 @@ class Node:
             lambda: 0,
             self.taken.extend,
             None,
-            room=lambda: 100,
+            room=lambda: {"default": 100},
             lease_s=LEASE_S,
         )
         self.keeper = Keeper(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, text, tuple_, update
 
-from ..model import Overlap, Report, Run, State, Trigger
+from ..model import Overlap, Report, Run, State, Trigger, changed
 from . import said as said_rows
 from . import slots
 from ._bulk import insert_many, insert_returning, select_many, update_many
@@ -200,7 +200,7 @@ def gate(
 
 
 def _started(r: Run, now: datetime) -> Run:
-    return replace(
+    return changed(
         r,
         state=State.RUNNING,
         reason="",
@@ -416,7 +416,7 @@ def _again(value: Run, report: Report, delay: timedelta, now: datetime) -> Run:
 
 
 def _ended(value: Run, report: Report) -> Run:
-    return replace(
+    return changed(
         value,
         state=report.outcome,
         reason="job" if report.outcome is State.SKIPPED else value.reason,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections import deque
@@ -30,7 +31,7 @@ class Coroutines:
     """Tasks of one event loop, which is started when first needed.
 
     Its thread is a daemon, so that a function which blocks the loop for ever cannot keep the
-    process from ending. All but `submit`, `interrupt` and `close` happens on that thread.
+    process from ending. What a function has forked ends where the function does. All but `submit`, `interrupt` and `close` happens on that thread.
     """
 
     capabilities = Capabilities(asynchronous=True)
@@ -47,6 +48,7 @@ class Coroutines:
         self._busy = threading.Event()
         self._closed: asyncio.Event
         self._closing = False
+        self._pid = os.getpid()
 
     # --- any thread ---
 
@@ -111,7 +113,10 @@ class Coroutines:
                 self._loop.call_soon(task.cancel)  # after its first step, which makes the report
 
     async def _call(self, attempt: Attempt) -> None:
-        attempt.ended(await attempt.call_async())
+        report = await attempt.call_async()
+        if os.getpid() != self._pid:  # the function has forked, and this is its child
+            os._exit(0)
+        attempt.ended(report)
 
     def _ended(self, attempt: Attempt, _: asyncio.Task[None]) -> None:
         del self._tasks[attempt]

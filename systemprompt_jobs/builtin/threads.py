@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from itertools import count
@@ -23,7 +24,7 @@ class Threads:
 
     They are daemons so that a function which never returns cannot keep the process from ending.
     One whose attempt is interrupted is written off: another takes its place, and it ends with
-    that attempt.
+    that attempt. What a function has forked ends where the function does.
     """
 
     capabilities = Capabilities()
@@ -36,6 +37,7 @@ class Threads:
         self._given = 0  # attempts in the queue and at a worker
         self._running: set[Attempt] = set()
         self._numbers = count(1)
+        self._pid = os.getpid()
 
     def submit(self, attempt: Attempt) -> None:
         """Call it on an idle worker, or as soon as one is."""
@@ -70,7 +72,10 @@ class Threads:
         while (attempt := self._queue.get()) is not None:
             with self._lock:
                 self._running.add(attempt)
-            attempt.ended(attempt.call())
+            report = attempt.call()
+            if os.getpid() != self._pid:  # the function has forked, and this is its child
+                os._exit(0)
+            attempt.ended(report)
             with self._lock:
                 if attempt not in self._running:
                     return

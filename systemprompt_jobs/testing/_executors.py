@@ -26,6 +26,8 @@ PATIENCE_S = 60.0
 
 _THREADS, _EACH = 8, 10
 
+_ERRORS = ("ValueError", "KeyboardInterrupt", "MemoryError", "GeneratorExit")
+
 _CUT = 20_000
 """No message that is kept is longer."""
 
@@ -84,10 +86,13 @@ class ExecutorContract:
         self, bench: _Bench
     ) -> None:
         for _ in range(bench.size):
-            failing, leaving = bench.submit("fail"), bench.submit("leave")
-            reports = bench.reports(2)
+            failing = {bench.submit("fail", error=error): error for error in _ERRORS}
+            leaving = bench.submit("leave")
+            reports = bench.reports(len(failing) + 1)
             assert {report.outcome for report in reports.values()} == {State.FAILED}
-            assert reports[failing].error == "ValueError: as told"
+            assert {run: reports[run].error for run in failing} == {
+                run: f"{error}: as told" for run, error in failing.items()
+            }
             assert "sys.exit(3)" in reports[leaving].error
         said = bench.submit("say", text="still here")
         assert bench.reports(1)[said].message == "still here"
@@ -106,6 +111,25 @@ class ExecutorContract:
         report = bench.reports(1)[run]
         assert report.outcome == State.SUCCEEDED
         assert len(report.message) < _CUT
+
+    def test_a_result_that_does_not_serialize_is_named_and_ignored(self, bench: _Bench) -> None:
+        run = bench.submit("give-anything")
+        report = bench.reports(1)[run]
+        assert report.outcome == State.SUCCEEDED
+        assert report.message == "returned lock, ignored: return None, text or a JobResult"
+
+    def test_what_a_function_forks_ends_with_it_and_says_nothing(self, bench: _Bench) -> None:
+        run = bench.submit("fork")
+        assert bench.reports(1)[run].message == "parent"
+        said = bench.submit("say", text="still here")
+        assert bench.reports(1)[said].message == "still here"
+
+    def test_threads_that_functions_leave_behind_take_no_place(self, bench: _Bench) -> None:
+        runs = [bench.submit("leave-a-thread") for _ in range(2 * bench.size)]
+        said = bench.submit("say", text="still here")
+        reports = bench.reports(len(runs) + 1)
+        assert reports[said].message == "still here"
+        assert {report.outcome for report in reports.values()} == {State.SUCCEEDED}
 
     def test_attempts_may_come_from_many_threads(self, bench: _Bench) -> None:
         def submit() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import os
 import sys
+import threading
 import time
+import warnings
 from pathlib import Path  # noqa: TC003  # a parameter's annotation
 from typing import TYPE_CHECKING
 
@@ -53,15 +57,59 @@ def attempt_context(attempt: Attempt) -> None:
 
 
 @job
-def fail() -> None:
-    """Raise an error."""
-    raise ValueError("as told")
+def fail(*, error: str = "ValueError") -> None:
+    """Raise a built-in error of this name."""
+    raise getattr(builtins, error)("as told")
 
 
 @job(name="fail-async")
-async def fail_async() -> None:
-    """Raise an error."""
-    raise ValueError("as told")
+async def fail_async(*, error: str = "ValueError") -> None:
+    """Raise a built-in error of this name."""
+    raise getattr(builtins, error)("as told")
+
+
+@job(name="give-anything")
+def give_anything() -> object:
+    """Return what is no result and does not serialize."""
+    return threading.Lock()
+
+
+@job(name="give-anything-async")
+async def give_anything_async() -> object:
+    """Return what is no result and does not serialize."""
+    return threading.Lock()
+
+
+@job
+def fork() -> str:
+    """Fork; return in both processes, in the child first."""
+    return _fork()
+
+
+@job(name="fork-async")
+async def fork_async() -> str:
+    """Fork; return in both processes, in the child first."""
+    return _fork()
+
+
+def _fork() -> str:
+    with warnings.catch_warnings(action="ignore"):  # of threads: the child needs none of them
+        child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return "parent" if child else "child"
+
+
+@job(name="leave-a-thread")
+def leave_a_thread() -> None:
+    """Start a thread that never ends."""
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+@job(name="leave-a-thread-async")
+async def leave_a_thread_async() -> None:
+    """Start a thread that never ends."""
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
 @job

@@ -52,7 +52,7 @@ def fill(store: Store, runs: int) -> None:
         lambda: 0,
         print,
         print,
-        room=lambda: 1000,
+        room=lambda: {"default": 1000},
         lease_s=30.0,
     ).install(parse)
     first = micros(datetime.now(UTC) - timedelta(days=100, seconds=runs))
@@ -80,7 +80,7 @@ class Claims:
             lambda: 0,
             lambda _: None,
             print,
-            room=lambda: 1000,
+            room=lambda: {"default": 1000},
             lease_s=30.0,
         )
         self._claimer.install(parse)

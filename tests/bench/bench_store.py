@@ -1,8 +1,9 @@
-"""What a recorded run costs: claim, gate and finish, in groups, on both databases.
+"""What a recorded run costs: claim, gate, finish and two log lines, in groups, on both databases.
 
     python -m tests.bench.bench_store
 
-Each stage is one transaction (finishes: one for each 500), durable on disk. Times are
+Each stage is one transaction (finishes: one for each 500), durable on disk; then the observer's
+thread would write `run_started` and `run_succeeded` as JSON, here to a file. Times are
 microseconds per run, the median of several rounds. `bare` is a loop over the driver that
 writes the same rows with nothing around it; ratios are what to compare.
 """
@@ -14,15 +15,21 @@ import statistics
 import tempfile
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pluggy
 import psycopg
 
+from systemprompt_jobs import hookspecs
 from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._claim import Claimer
 from systemprompt_jobs._node import new_node
+from systemprompt_jobs._observe import Observer
 from systemprompt_jobs._record import Recorder
 from systemprompt_jobs._store import Store
+from systemprompt_jobs.builtin import logs
+from systemprompt_jobs.builtin.cli._logging import configure
 from tests.postgresql import Server
 from tests.support import Calls, ManualClock, make_plan, report
 
@@ -41,8 +48,9 @@ def rounds(group: int) -> int:
 
 
 def stages(store: Store, group: int) -> list[float]:
-    """Return the µs per run of claim, gate and finish."""
+    """Return the µs per run of claim, gate, finish and log lines."""
     clock, calls, started = ManualClock(), Calls(), []
+    observer = writing_logs()
     recorder = Recorder(
         store,
         calls,  # type: ignore[arg-type]
@@ -63,7 +71,7 @@ def stages(store: Store, group: int) -> list[float]:
         lambda: 0,
         recorder.offer,
         print,
-        room=lambda: 10_000,
+        room=lambda: {"default": 10_000},
         lease_s=30.0,
     )
     claimer.install(parse)
@@ -80,9 +88,21 @@ def stages(store: Store, group: int) -> list[float]:
             recorder.report(run, report(run, clock))
         recorder.flush()
         marks.append(time.perf_counter())
+        for hook, arguments in calls.made:
+            observer._call(hook, arguments)
+        marks.append(time.perf_counter())
+        calls.made.clear()
         started.clear()
         times.append([(b - a) / group * 1e6 for a, b in pairwise(marks)])
     return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def writing_logs() -> Observer:
+    """Return an observer, without its thread, that logs as `serve` does."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(logs)
+    return Observer(manager)
 
 
 TABLES = (
@@ -139,8 +159,8 @@ def table(title: str, store: Store, connection: Any, translate: Callable[[str], 
     for statement in TABLES:
         connection.execute(statement)
     connection.commit()
-    print(f"\n| {title}: µs per run | claim | gate | finish | all | runs/s | bare | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"\n| {title}: µs per run | claim | gate | finish | logs | all | runs/s | bare | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for group in GROUPS:
         parts = stages(store, group)
         plain = bare(connection, group, translate)
@@ -153,16 +173,17 @@ def table(title: str, store: Store, connection: Any, translate: Callable[[str], 
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=".") as folder, Path(folder, "log").open("w") as log:
+        configure(log, "serve", human=False)
         connection = sqlite3.connect(f"{folder}/bare.db", isolation_level=None)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         table("SQLite", Store(f"sqlite:///{folder}/jobs.db"), connection, named)
-    with Server(*DURABLE) as server:
-        server.create("bench")
-        url = server.url("bench")
-        bare_connection = psycopg.connect(url.replace("+psycopg", ""))
-        table("PostgreSQL", Store(url), bare_connection, str)
+        with Server(*DURABLE) as server:
+            server.create("bench")
+            url = server.url("bench")
+            bare_connection = psycopg.connect(url.replace("+psycopg", ""))
+            table("PostgreSQL", Store(url), bare_connection, str)
 
 
 if __name__ == "__main__":

@@ -52,15 +52,6 @@ def test_running_jobs_may_end(started, waiting, tmp_path, number):
     assert events(answer.out) == ["run_succeeded", "node_left", "scheduler_stopped"]
 
 
-def test_a_second_signal_leaves_at_once(started, waiting):
-    process = started("--root", waiting, "infra", "jobs", "serve")
-    process.line_with("run_started")
-    process.signal(signal.SIGTERM)
-    process.line_with("scheduler_stopping")
-    process.signal(signal.SIGINT)
-    assert process.end().code == 130
-
-
 def test_without_a_project_it_refuses(started):
     answer = started("infra", "jobs", "serve").end()
     assert answer.code == 2

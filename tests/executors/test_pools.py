@@ -228,3 +228,157 @@ def test_the_node_says_which_pools_it_has(load):
         row = connection.execute(select(node_table)).one()
     assert row.pools == {"default": 10, "asyncio": 100, "processes": 3}
     assert row.workers == 113
+
+
+ASKING = """
+from systemprompt_jobs import Retry, Skip, job
+
+def ask(ctx):
+    if ctx.run.attempt == 1:
+        raise Retry("the service is busy", after="0.01s")
+    return f"attempt {ctx.run.attempt}"
+
+def skip():
+    raise Skip("nothing new")
+
+ask_thread = job(name="ask-thread", max_attempts=2)(ask)
+ask_process = job(name="ask-process", max_attempts=2, executor="processes")(ask)
+skip_thread = job(name="skip-thread")(skip)
+skip_process = job(name="skip-process", executor="processes")(skip)
+
+@job(name="ask-coroutine", max_attempts=2)
+async def ask_coroutine(ctx):
+    return ask(ctx)
+
+@job(name="skip-coroutine")
+async def skip_coroutine():
+    skip()
+"""
+
+
+def test_a_run_asks_for_a_retry_or_skips_itself_whatever_its_pool(load):
+    runtime = load("processes: {size: 1}", jobs=ASKING)
+    kinds = ("thread", "coroutine", "process")
+    runs = runtime.run(*(f"{what}-{kind}" for what in ("ask", "skip") for kind in kinds))
+    asked, skipped = runs[:3], runs[3:]
+    assert [(run.state, run.message) for run in asked] == [(State.SUCCEEDED, "attempt 2")] * 3
+    for run in asked:
+        first, second = runtime.attempts(run)
+        assert first.error == "systemprompt_jobs.Retry: the service is busy"
+        assert second.started - first.finished < timedelta(seconds=9), "not its retry_delay"
+    assert [(run.state, run.reason, run.message, run.error) for run in skipped] == [
+        (State.SKIPPED, "job", "nothing new", "")
+    ] * 3
+
+
+CONFIGURED = """
+import os
+from systemprompt_jobs import job
+
+@job(executor="processes")
+def configured(ctx):
+    return f"{os.getpid()} {ctx.config.get('to')}"
+"""
+
+
+def test_a_warm_process_sees_its_extensions_section_as_the_last_reload_has_it(load, tmp_path):
+    runtime = load("processes: {size: 1}", jobs=CONFIGURED)
+    runtime.start()
+    pid, before = runtime.run("configured")[0].message.split()
+    with (tmp_path / "services/scheduler/config.yaml").open("a", encoding="utf-8") as file:
+        file.write("  extensions: {jobs: {to: ann}}\n")
+    assert runtime.reload() == ()
+    seen = [before]
+    while seen[-1] == "None":  # a reload is in force when the scheduler has come to it
+        same, to = runtime.run("configured")[0].message.split()
+        assert same == pid
+        seen.append(to)
+    assert (seen[0], seen[-1]) == ("None", "ann")
+
+
+STUCK = """
+import threading
+from systemprompt_jobs import job
+
+release = threading.Event()
+
+@job(executor="one", run_on_startup=True, timeout="0.05s")
+def hangs():
+    release.wait(60)
+
+@job(executor="one", schedule="* * * * * *")
+def behind():
+    ...
+
+@job(schedule="* * * * * *")
+def beside():
+    ...
+"""
+
+
+def test_a_pool_of_strays_holds_up_no_other_and_goes_on_when_they_end(load):
+    watch = Watch()
+    one, starts = "one: {kind: threads, size: 1}", "job: hangs, enabled: true"
+    runtime = load(one, starts, plugins=[watch], jobs=STUCK)
+    runtime.start()
+    try:
+        watch.until("run_timed_out")
+        watch.until("run_finished")
+        (reason,) = runtime.health().reasons
+        assert "pool 'one' have outlived their timeouts" in reason
+        ended = [watch.until("run_finished").run.job for _ in range(3)]
+        assert ended == ["beside"] * 3
+        behind = {run.state for run in runtime.history(job="jobs:behind")}
+        assert behind - {State.CLAIMED} == {State.PENDING}, "any other node may take them"
+    finally:
+        runtime.find("hangs").job.function.__globals__["release"].set()
+    while watch.until("run_finished").run.job != "behind":
+        pass
+    assert runtime.health().ready
+
+
+ENDLESS = """
+import asyncio, threading, time
+from systemprompt_jobs import job
+
+@job
+def thread(ctx):
+    ctx.interrupted.wait(60)
+    ctx.check_cancelled()
+
+@job
+async def coroutine():
+    await asyncio.sleep(60)
+
+@job(executor="processes")
+def process():
+    time.sleep(60)
+"""
+
+
+def test_a_timeout_is_what_the_pool_can_make_of_it(load):
+    jobs = ENDLESS.replace("@job\n", "@job(timeout='0.05s')\n")
+    jobs = jobs.replace('"processes"', '"processes", timeout="0.05s"')
+    runs = load("processes: {size: 1, grace: 0.1s}", jobs=jobs).run(
+        "thread", "coroutine", "process"
+    )
+    assert [run.state for run in runs] == [State.TIMED_OUT] * 3
+    assert [run.error.partition(";")[0] for run in runs] == [
+        "still ran after 0.05 s, its timeout, and goes on as a stray thread",
+        "still ran after 0.05 s, its timeout, and got a CancelledError",
+        "ended after 0.05 s, its timeout",
+    ]
+
+
+def test_a_cancelled_run_ends_whatever_its_pool(load):
+    watch = Watch()
+    runtime = load("processes: {size: 1, grace: 0.1s}", jobs=ENDLESS, plugins=[watch])
+    runtime.start()
+    runs = runtime.submit("thread", "coroutine", "process")
+    for _ in runs:
+        watch.until("run_started")
+    for run in runs:
+        runtime.cancel(run.id, who="ann")
+    ended = [watch.until("run_cancelled").run for _ in runs]
+    assert sorted(run.pool for run in ended) == ["asyncio", "default", "processes"]
+    assert {run.message for run in ended} == {"cancelled by ann"}

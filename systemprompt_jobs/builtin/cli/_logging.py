@@ -7,6 +7,8 @@ fields; a traceback is the field `exception`.
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import os
 import sys
@@ -17,7 +19,7 @@ import structlog
 from ._text import many_lines, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import TextIO
 
     from structlog.typing import EventDict, Processor, WrappedLogger
@@ -77,7 +79,7 @@ def _shared() -> list[Processor]:
 
 
 def _formatter(stream: TextIO, *, human: bool) -> logging.Formatter:
-    return structlog.stdlib.ProcessorFormatter(
+    return _Formatter(
         foreign_pre_chain=_shared(),
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -87,12 +89,32 @@ def _formatter(stream: TextIO, *, human: bool) -> logging.Formatter:
     )
 
 
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Renders events of structlog as they come; for each, structlog's own makes two records."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        event: Any = record.msg
+        if not isinstance(event, dict) or not hasattr(record, "_logger"):
+            return super().format(record)
+        event = event.copy()  # others may format the record too
+        for processor in self.processors[1:]:  # the first one drops what `format` puts in
+            event = processor(record._logger, record._name, event)  # type: ignore[attr-defined]  # noqa: SLF001
+        return str(event)
+
+
 def _for_machines() -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _in_order,
-        structlog.processors.JSONRenderer(),
+        structlog.processors.JSONRenderer(lambda event, default: _encoder(default).encode(event)),
     ]
+
+
+@functools.cache
+def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
+    """Return what `json.dumps` makes anew for each line."""
+    return json.JSONEncoder(default=default)
 
 
 def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -28,6 +28,8 @@ from ._voice import CarriedVoice
 from ._wire import line, value_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from structlog.typing import EventDict, Processor, WrappedLogger
 
     from systemprompt_jobs.interfaces import Attempt
@@ -63,7 +65,7 @@ class _Worker:
         with suppress(Exception):  # else each run will say what is wrong
             self._loaded()
         for text in self._lines:
-            report = self._report(value_of(text))
+            report = self._report(**value_of(text))
             if os.getpid() != self._pid:  # the function has forked, and this is its child
                 os._exit(0)
             for stream in (sys.stdout, sys.stderr):
@@ -86,11 +88,11 @@ class _Worker:
             self._runtime = Runtime(**self._origin)
         return self._runtime
 
-    def _report(self, run: Run) -> Report:
+    def _report(self, run: Run, config: Mapping[str, Any]) -> Report:
         now = datetime.now(UTC)
         self._voice = voice = CarriedVoice(self._send)
         try:
-            attempt = self._loaded().attempt(run, said=voice)
+            attempt = self._loaded().attempt(run, said=voice, config=config)
         except Exception as error:  # noqa: BLE001  # whatever a plugin does when it loads here
             reason = f"the worker process cannot run it: {text_of(error)}"
             return Report(State.FAILED, now, now, error=reason)

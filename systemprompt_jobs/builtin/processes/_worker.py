@@ -76,7 +76,7 @@ class Worker:
         """Have the function called there; return what it ended in, or how the process did."""
         started = datetime.now(UTC)
         attempt.began()
-        self._send(attempt.run)
+        self._send({"run": attempt.run, "config": attempt.config})
         output = partial(_take_line, attempt)
         heard = b""
         while True:
