@@ -17,6 +17,7 @@ from systemprompt_jobs._claim import AHEAD
 from systemprompt_jobs._node import Threads
 from systemprompt_jobs._runtime import Runtime
 from systemprompt_jobs._store import Store
+from systemprompt_jobs._store._postgresql import DatabaseTime
 from systemprompt_jobs._store.schema import instant
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.interfaces import Capabilities
@@ -27,13 +28,14 @@ from ._world import SECOND, Call, VirtualClock, VirtualLoop, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from sqlalchemy import Connection, Engine
 
     from systemprompt_jobs._node import LiveNode
     from systemprompt_jobs._observe import Observer
-    from systemprompt_jobs.interfaces import Attempt
+    from systemprompt_jobs._store import StoreClock
+    from systemprompt_jobs.interfaces import Attempt, Clock
     from systemprompt_jobs.model import Run
 
 _SIZE = 10
@@ -50,6 +52,8 @@ class Machine:
     """One scheduler process at a time, its clock and its way to the database.
 
     - `clock`: steps and drifts; `reachable`: whether there is a way to the database.
+    - `database_clock`: true time decides what is due, as PostgreSQL's clock does, and not the
+      machine's own, as on SQLite.
     - `store_fault`: is called with `read`, `begin`, `before commit` and `after commit`, and may
       raise a StoreError or `Crash` there.
     """
@@ -63,11 +67,13 @@ class Machine:
         plugins: Sequence[object] = (),
         environ: Mapping[str, str] | None = None,
         database: Path | None = None,
+        database_clock: bool = False,
     ) -> None:
         self.world = world
         self.name = name
         self.clock = VirtualClock(world)
         self.reachable = True
+        self.database_clock = database_clock
         self.store_fault: Callable[[str], None] = lambda _: None
         self.life = 0
         self.loops: list[VirtualLoop] = []
@@ -331,6 +337,12 @@ class VirtualStore(Store):
             self._machine.file.write_bytes(_migrated())
         super().prepare()
 
+    def clock(self, local: Clock) -> StoreClock:
+        """Return the clock that decides."""
+        if self._machine.database_clock:
+            return _DatabaseTime(local, self._machine.world)
+        return super().clock(local)
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Enter a transaction, which may fail."""
@@ -357,6 +369,17 @@ class VirtualStore(Store):
             engine = super()._open()
             event.listen(engine, "connect", _without_fsync)
         return super()._open()
+
+
+class _DatabaseTime(DatabaseTime):
+    """The clock of a database server, as a node sees it: it shows true time."""
+
+    def __init__(self, local: Clock, world: World) -> None:
+        super().__init__(local)
+        self._world = world
+
+    def _ask(self, connection: Connection) -> datetime:  # noqa: ARG002  # it asks the world
+        return self._world.now
 
 
 def _without_fsync(connection: sqlite3.Connection, _record: object) -> None:

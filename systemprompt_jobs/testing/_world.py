@@ -91,6 +91,8 @@ class World:
     - `takes`: for how many seconds a run's function is at work; else it ends as it begins.
     - `latency`: how many seconds later than it could a loop gets its turn.
     - `skips`: leave out the looks that would find nothing.
+    - `look_s`: make the looks that may find something no more often than this, in seconds; 0 as
+      often as in real life. At most a third of a lease.
     - `prunes`: forget old history, as `retention` says.
     - `acting`: whose turn it is right now.
     """
@@ -99,6 +101,7 @@ class World:
     takes: Callable[[Run], float] = lambda _: 0.0
     latency: Callable[[], float] = lambda: 0.0
     skips: bool = True
+    look_s: float = 0.0
     prunes: bool = False
     micros: int = 0
     turns: int = 0
@@ -160,10 +163,13 @@ class World:
         if first is None or (until is not None and first[0] > until):
             return False
         call = first[-1]
-        if call.loop is not None and call.loop.looks and self._is_quiet(call.due):
-            quiet = self._quiet_until(until)
-            if quiet is not None and quiet - call.due > _WORTH:
-                self._skip_to(quiet)
+        if call.loop is not None and call.loop.looks:
+            if self._is_quiet(call.due):
+                quiet = self._quiet_until(until)
+                if quiet is not None and quiet - call.due > _WORTH:
+                    self._skip_to(quiet)
+                    return True
+            elif self.look_s and call.loop.can_wait(round(self.look_s * SECOND)):
                 return True
         heapq.heappop(self._calls if call.loop is None else self._loops)
         self.micros = max(self.micros, call.due)
@@ -282,6 +288,7 @@ class VirtualLoop(Loop):
         self._machine = machine
         self._call: Call | None = None
         self._stepping = False
+        self._turned = 0
         machine.loops.append(self)
 
     @property
@@ -317,8 +324,18 @@ class VirtualLoop(Loop):
         if self.due is not None and self.due < micros:
             self._at(micros)
 
+    def can_wait(self, micros: int) -> bool:
+        """Postpone a look if the last turn is not so long ago; not if anything is due here."""
+        dues = [due for due in self._machine.appointments() if due is not None]
+        later = min([self._turned + micros, *dues])
+        if self.due is None or later <= self.due:
+            return False
+        self._at(later)
+        return True
+
     def turn(self) -> None:
         """Step once, and see when to do so again."""
+        self._turned = self._machine.world.micros
         assert self._call is not None
         self._oversleep(self._machine.world.micros - self._call.due)
         self._woken, self._stepping = False, True
