@@ -13,14 +13,14 @@ from ._calendar import splay
 from ._clock import boot_id
 from ._doubt import Doubt
 from ._retry import freeze
-from ._schedule import Agenda, Decision, Pause, Policy, Stretch, decide
+from ._schedule import Agenda, Decision, Pause, Policy, Stretch, at_most, decide
 from ._store import control as control_rows
 from ._store import jobs as job_rows
 from ._store import plans as plan_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
 from ._whose import fingerprint, is_older, set_hash, whole_seconds
-from .model import CatchUp, Problem, State, Trigger
+from .model import EMPTY, CatchUp, Overlap, Problem, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -55,6 +55,9 @@ FAR = timedelta(hours=1)
 _BATCH = 1000
 """Jobs per claiming transaction."""
 
+_IN_TURN = 10_000
+"""Of plans with `catch_up: all` that are replaced at once, so many ticks still run in all."""
+
 _BUSY_WAIT_S = 0.05
 """Look again this soon at jobs whose rows another node has just locked, or without room."""
 
@@ -72,7 +75,8 @@ class Claimer:
     pools it cannot. Those and what is beyond it are left to the other live schedulers.
 
     Where another plan is in force for a job, this node stands by: every third of a lease it
-    looks whether a live scheduler still has that plan.
+    looks whether a scheduler still has that plan. One whose lease has run out has it until it is
+    buried, seen silent at two looks: when a database returns, none has a lease.
     """
 
     def __init__(
@@ -148,7 +152,7 @@ class Claimer:
         )
 
     def _prevails(self, standing: Standing) -> bool:
-        """Return whether nobody alive has the plan in force, or one of an older version.
+        """Return whether nobody else has the plan in force, or it is one of an older version.
 
         The latter, for this node's lease may have run out without its death.
         """
@@ -157,7 +161,13 @@ class Claimer:
             standing.distribution == plan.distribution and is_older(standing.version, plan.version)
         )
 
-    def _take_on(self, ids: Collection[str], stands_by: Callable[[Standing], bool]) -> None:
+    def _take_on(
+        self,
+        ids: Collection[str],
+        stands_by: Callable[[Standing], bool],
+        *,
+        unburied: bool = False,
+    ) -> None:
         """Put the plans of these jobs in force, but for those where this node `stands_by`.
 
         The ticks that were due under another plan are settled under that plan first, in the
@@ -169,9 +179,11 @@ class Claimer:
             job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in ids])
             rows = job_rows.lock(connection, ids, skip_locked=False)
             rows |= self._inherit(connection, rows, now)
-            standing = self._standing(connection, rows)  # of now: nobody else decides meanwhile
+            # Of now: nobody else decides meanwhile.
+            standing = self._standing(connection, rows, unburied=unburied)
             taken = {id_: row for id_, row in rows.items() if not stands_by(standing[id_])}
-            claimed = self._record(connection, self._settled(taken, now), now, self._share())
+            settled = self._settled(taken, now)
+            claimed = self._record(connection, settled, now, self._share(), replaced=taken)
             next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
@@ -185,11 +197,17 @@ class Claimer:
         self._took(claimed)
 
     def _settled(self, rows: Mapping[str, JobRow], now: datetime) -> list[tuple[str, Decision]]:
-        return [
-            (id_, decision)
+        """Decide on what was due under plans that are being replaced, by their own policies."""
+        due = {
+            id_: row
             for id_, row in rows.items()
             if row.next_tick and row.next_tick <= now and not self._continues(row)
-            for decision in self._settle(row, now)
+        }
+        most = _IN_TURN // max(1, sum(map(_in_turn, due.values())))
+        return [
+            (id_, decision)
+            for id_, row in due.items()
+            for decision in self._settle(row, now, max(1, most))
         ]
 
     def _follow(self, id_: str, tick: datetime | None, *, in_force: bool) -> None:
@@ -200,9 +218,11 @@ class Claimer:
             self._superseded.add(id_)
         self._agenda.set(id_, tick if in_force else None)
 
-    def _standing(self, connection: Connection, ids: Iterable[str]) -> dict[str, Standing]:
+    def _standing(
+        self, connection: Connection, ids: Iterable[str], *, unburied: bool
+    ) -> dict[str, Standing]:
         lease_now, me = self._clock.lease_now(), self._node.id
-        return plan_rows.standing(connection, ids, lease_now, self._boot, but=me)
+        return plan_rows.standing(connection, ids, lease_now, self._boot, but=me, unburied=unburied)
 
     def _review(self) -> None:
         """Look whether the holders of plans that replaced ours have gone, and take those on.
@@ -214,7 +234,7 @@ class Claimer:
             schedulers = plan_rows.schedulers(connection, lease_now, self._boot)
             if schedulers != self._schedulers:
                 self._superseded |= plan_rows.replaced(connection, set_hash(self._fingerprints))
-            found = self._standing(connection, self._superseded)
+            found = self._standing(connection, self._superseded, unburied=True)
         free = []
         for id_, standing in found.items():
             in_force = standing.fingerprint == self._fingerprints[id_]
@@ -222,7 +242,8 @@ class Claimer:
             if not in_force and self._prevails(standing):
                 free.append(id_)
         for start in range(0, len(free), _BATCH):
-            self._take_on(free[start : start + _BATCH], lambda other: not self._prevails(other))
+            batch = free[start : start + _BATCH]
+            self._take_on(batch, lambda other: not self._prevails(other), unburied=True)
         self._schedulers = schedulers
         self._reviewed = self._clock.monotonic()
 
@@ -271,23 +292,25 @@ class Claimer:
             return row.next_tick
         return plan.schedule.next(max(now, row.last_tick or now))
 
-    def _settle(self, row: JobRow, now: datetime) -> Iterator[Decision]:
-        """Decide on what was due under a plan that is being replaced."""
+    def _settle(self, row: JobRow, now: datetime, most: int) -> Iterator[Decision]:
+        """Decide on a job's ticks; under `all` the newest `most` of them run."""
         runs = self._plans[row.id].enabled and not row.is_paused(now)
         pause = _pause(row, now + timedelta.resolution)
         due = row.next_tick
-        while due is not None and due <= now:
-            try:
-                # One at a time is over with the plan, so of `all` the newest tick runs.
-                kept = CatchUp(row.catch_up) if row.catch_up != CatchUp.ALL else CatchUp.LATEST
-                policy = Policy(kept, timedelta(seconds=row.catchup_window))
-                schedule = self._parse(row.schedule, row.timezone)
+        try:
+            kept = CatchUp(row.catch_up) if runs else CatchUp.LATEST
+            policy = Policy(kept, timedelta(seconds=row.catchup_window))
+            schedule = self._parse(row.schedule, row.timezone)
+            if kept is CatchUp.ALL:
+                policy = at_most(most, schedule, now, policy)
+            while due is not None and due <= now:
                 decision = decide(schedule, due, now, policy, pause)
-            except ValueError:  # of a syntax or policy that nothing here knows any more
-                decision = Decision(due, None, due, None)
-                runs = runs and pause is None
-            yield decision if runs else _not_run(decision, due)
-            due = decision.next
+                yield decision if runs else _not_run(decision, due)
+                due = decision.next
+        except ValueError:  # of a syntax or policy that nothing here knows any more
+            assert due is not None  # noqa: S101  # it was due
+            decision = Decision(due, None, due, None)
+            yield decision if runs and pause is None else _not_run(decision, due)
 
     def step(self) -> float | None:
         """Claim what is due; return the seconds until there may be more."""
@@ -446,8 +469,12 @@ class Claimer:
         decisions: Sequence[tuple[str, Decision]],
         now: datetime,
         room: int,
+        replaced: Mapping[str, JobRow] = EMPTY,
     ) -> list[Run]:
-        """Write what was decided; of the runs, those for which there is `room` are ours."""
+        """Write what was decided; of the runs, those for which there is `room` are ours.
+
+        `replaced` are the rows of jobs as they were under the plans that decided.
+        """
         never_run = run_rows.add(
             connection,
             [
@@ -465,9 +492,13 @@ class Claimer:
             for id_, decision in decisions
             if decision.run is not None
         ]
+        for row in due:
+            if row["job_id"] in replaced:
+                row.update(_of_replaced(replaced[row["job_id"]], row["available_at"]))
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
         full = () if room == sys.maxsize else self._full()
-        for row in [row for row in due if row["pool"] not in full][: max(0, room)]:
+        ready = [row for row in due if row["pool"] not in full and not row["reason"]]
+        for row in ready[: max(0, room)]:
             row.update(mine)
         runs = run_rows.add(connection, due)
         job_rows.advance(
@@ -531,6 +562,22 @@ def _pause(row: JobRow, horizon: datetime) -> Pause | None:
     if row.paused_at is None:
         return None
     return Pause(row.paused_at, min(row.paused_until or horizon, horizon))
+
+
+def _in_turn(row: JobRow) -> bool:
+    return row.catch_up == CatchUp.ALL
+
+
+def _of_replaced(row: JobRow, due: datetime) -> dict[str, Any]:
+    """Return what differs in a run that was due under a plan which is being replaced.
+
+    Its own window bounds it. Those of `all` wait for each other; a run of the new plan does not
+    make one `skipped`: it waits for its slot.
+    """
+    window = {"available_until": due + timedelta(seconds=row.catchup_window)}
+    if not _in_turn(row):
+        return window
+    return window | {"reason": run_rows.IN_TURN, "overlap": Overlap.QUEUE}
 
 
 def _not_run(decision: Decision, due: datetime) -> Decision:

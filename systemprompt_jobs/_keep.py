@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._clock import boot_id
 from ._doubt import Doubt
-from ._store import cancels
+from ._store import cancels, polls
 from ._store import nodes as node_rows
 from ._store import plans as plan_rows
 from ._store import runs as run_rows
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from datetime import datetime
+    from typing import Any
+
+    from sqlalchemy import Connection
 
     from ._interrupt import Interrupter
     from ._observe import Observer
@@ -33,8 +36,8 @@ _MAX_OFFSET = timedelta(seconds=1)
 class Keeper:
     """Heartbeats, rescues, takes over pending runs, and hears of cancels.
 
-    Takes over at most `room()` of each pool at once; `pools` names the pool of each job. `watch`
-    looks for what others have changed.
+    Takes over at most `room()` of each pool at once; `pools` names the pool of each job. `watch` is
+    told each time which entry of the audit is the newest.
 
     A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
     if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
@@ -55,7 +58,7 @@ class Keeper:
         took: Callable[[list[Run]], None],
         drop: Callable[[Iterable[Run]], None],
         observer: Observer,
-        watch: Callable[[], None] = lambda: None,
+        watch: Callable[[int], None] = lambda _: None,
         interrupter: Interrupter,
     ) -> None:
         self._store = store
@@ -77,6 +80,7 @@ class Keeper:
         self._doubt = Doubt(store)
         self._crowded: AbstractSet[str] = frozenset()
         self._renewed = float("-inf")
+        self._values: dict[str, Any] = {}
         self._suspects: set[tuple[int, int, int]] = set()
         self._silent: set[tuple[Node, int]] = set()
         self._orphans: set[tuple[int, int]] = set()
@@ -104,31 +108,33 @@ class Keeper:
         `kind` is `scheduler` or `command`; `sizes` are those of its pools.
         """
         sent = self._clock.monotonic()
+        self._values = {
+            "id": self._node.id,
+            "host": self._node.host,
+            "pid": self._node.pid,
+            "boot": self._boot,
+            "kind": kind,
+            "version": self._node.version,
+            "workers": sum(sizes.values()),
+            "pools": dict(sizes),
+        }
         with self._store.write() as connection:
-            now = self._clock.read(connection)
-            node_rows.join(
-                connection,
-                {
-                    "id": self._node.id,
-                    "host": self._node.host,
-                    "pid": self._node.pid,
-                    "boot": self._boot,
-                    "kind": kind,
-                    "version": self._node.version,
-                    "job_set": self._job_set,
-                    "workers": sum(sizes.values()),
-                    "pools": dict(sizes),
-                    "clock_offset": self._clock.offset,
-                    "started": now,
-                    "heartbeat": now,
-                    "lease_until": self.lease_until(),
-                },
-            )
+            self._enter(connection, self._clock.read(connection))
         # Not before its node can be seen: sets that no node names are pruned.
         with self._store.write() as connection:
             plan_rows.add_set(connection, self._job_set, self._fingerprints)
         self._renewed = sent
         self._compare_clocks()
+
+    def _enter(self, connection: Connection, now: datetime) -> None:
+        changing = {
+            "job_set": self._job_set,
+            "clock_offset": self._clock.offset,
+            "started": now,
+            "heartbeat": now,
+            "lease_until": self.lease_until(),
+        }
+        node_rows.join(connection, self._values | changing)
 
     def reload(self, fingerprints: Mapping[str, str], pools: Mapping[str, str]) -> None:
         """Say that the node has other plans from now on."""
@@ -136,7 +142,7 @@ class Keeper:
         with self._store.write() as connection:
             node_rows.rename_set(connection, self._node.id, digest)
             plan_rows.add_set(connection, digest, fingerprints)
-        self._job_set, self._pools = digest, pools
+        self._job_set, self._fingerprints, self._pools = digest, fingerprints, pools
 
     def leave(self) -> None:
         """Say that the node has stopped by itself."""
@@ -152,8 +158,10 @@ class Keeper:
                 self._rescue()
                 self._bury()
             self._hear_of_cancels()
-            self._take_pending()
-            self._watch()
+            with self._store.read() as connection:
+                news = polls.look(connection, self._job_set, self._clock.now())
+            self._take_pending(waits=news.pending)
+            self._watch(news.audit)
         except Exception:
             self._suspects.clear()
             self._silent.clear()
@@ -169,7 +177,10 @@ class Keeper:
             buried = overdue and node_rows.has_stopped(connection, self._node.id)
             strays = len(self._interrupter.strays())
             until, offset = self.lease_until(), self._clock.offset
-            node_rows.beat(connection, self._node.id, now, until, offset, strays)
+            if not node_rows.beat(connection, self._node.id, now, until, offset, strays):
+                self._enter(connection, now)
+                plan_rows.add_set(connection, self._job_set, self._fingerprints)
+                buried = True
             run_rows.renew(connection, self._held(), self.lease_until())
             given_up = self._doubt.wrote(run_rows.give_up_pending(connection, now))
         self._renewed = sent
@@ -229,16 +240,14 @@ class Keeper:
             self._interrupter.cancel((run.id, run.fence, run.message) for run in running)
             self._drop(run for run in found if run.state is State.CANCELLED)
 
-    def _take_pending(self) -> None:
+    def _take_pending(self, *, waits: bool) -> None:
         room, crowded = self._room(), self._crowded
         self._crowded = {pool for pool, free in room.items() if free <= 0}
         if len(self._crowded) == len(room):
             return
-        if not crowded:  # else there are more, most likely
-            with self._store.read() as connection:
-                if not run_rows.any_pending(connection, self._job_set, self._clock.now()):
-                    self._crowded = frozenset()
-                    return
+        if not (waits or crowded):  # where it was crowded there are more, most likely
+            self._crowded = frozenset()
+            return
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
             runs = run_rows.take_pending(

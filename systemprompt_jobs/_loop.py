@@ -54,8 +54,8 @@ class Loop:
     """Calls `step()` again and again on one thread; the step's result is how long to wait.
 
     A step that returns None waits until it is woken. When the database fails, the step is tried
-    again with growing pauses, and `outage` is told. Nothing ends the loop but `stop()`.
-    `overslept` is told by how many seconds a pause that nobody cut short was too long.
+    again with growing pauses of at most `backoff_s`, and `outage` is told. Nothing ends the loop
+    but `stop()`. `overslept` is told by how many seconds a pause that nobody cut short was too long.
     """
 
     def __init__(
@@ -65,11 +65,13 @@ class Loop:
         clock: Clock,
         outage: Outage,
         overslept: Callable[[float], None] = lambda _: None,
+        backoff_s: float = _MAX_BACKOFF_S,
     ) -> None:
         self.name = name
         self._step = step
         self._outage = outage
         self._overslept = overslept
+        self._longest = min(backoff_s, _MAX_BACKOFF_S)
         self._clock = clock
         self._condition = threading.Condition()
         self._woken = False
@@ -131,5 +133,5 @@ class Loop:
             self._outage.ends(self.name)
             self._backoff = 0.0
             return seconds
-        self._backoff = min(self._backoff * 2 or _FIRST_BACKOFF_S, _MAX_BACKOFF_S)
+        self._backoff = min(self._backoff * 2 or _FIRST_BACKOFF_S, self._longest)
         return self._backoff

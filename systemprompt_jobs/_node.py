@@ -79,10 +79,10 @@ class Threads:
         step: Callable[[], float | None],
         clock: Clock,
         outage: Outage,
-        overslept: Callable[[float], None] = lambda _: None,
+        **options: Any,
     ) -> Loop:
         """Return what calls `step` from its start on."""
-        return Loop(name, step, clock, outage, overslept)
+        return Loop(name, step, clock, outage, **options)
 
     def observe(self, observer: Observer) -> None:
         """Have the hooks called that are put into `observer`."""
@@ -186,7 +186,11 @@ class LiveNode:
         pruner = Pruner(store, clock, retention, self._observer)
         outage = Outage(self._observer, clock)
         self._record_loop = crew.loop("record", self._recorder.step, clock, outage)
-        self._keep_loop = crew.loop("keep", self._keeper.step, clock, outage, self._overslept)
+        self._keep_loop = crew.loop(
+            *("keep", self._keeper.step, clock, outage),
+            overslept=self._overslept,
+            backoff_s=lease_s / 3,  # or others, back first, look twice and bury this node
+        )
         self._scribe_loop = crew.loop("scribe", self._scribe.step, clock, outage)
         self._tap = LogTap()
         self._interrupt_loop = crew.loop("interrupt", self._interrupter.step, clock, outage)
@@ -332,9 +336,9 @@ class LiveNode:
         if len(claimed) < len(due):
             self._keep_loop.wake()
 
-    def _look(self) -> None:
+    def _look(self, newest_audit: int) -> None:
         if self._watch is not None:
-            self._watch.step()
+            self._watch.step(newest_audit)
 
     def _changed_by_others(self, job_ids: Iterable[str]) -> None:
         self._claimer.look(job_ids)

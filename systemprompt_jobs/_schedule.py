@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,17 @@ def decide(
         return Decision(run, None, run, schedule.next(run))
     missed = _stretch(schedule, due, schedule.previous(run) or due)
     return Decision(run, missed, run, schedule.next(run))
+
+
+def at_most(most: int, schedule: Schedule, now: datetime, policy: Policy) -> Policy:
+    """Return the policy, its window cut to what holds the newest `most` ticks."""
+    tick = now + _INSTANT
+    for _ in range(most):
+        before = schedule.previous(tick)
+        if before is None or now - before > policy.window:
+            return policy
+        tick = before
+    return replace(policy, window=now - tick)
 
 
 def _skip(schedule: Schedule, due: datetime, end: datetime) -> Decision:

@@ -33,8 +33,10 @@ class Watch:
         with store.read() as connection:
             self._seen = control_rows.newest_audit(connection)
 
-    def step(self) -> None:
-        """Look once."""
+    def step(self, newest: int) -> None:
+        """Look at what came since, up to the `newest` entry of the audit."""
+        if newest <= self._seen:
+            return
         with self._store.read() as connection:
             self._seen, jobs, reload = control_rows.changed_after(connection, self._seen)
         if jobs:

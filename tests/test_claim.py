@@ -511,14 +511,47 @@ class TestCatchingUpOnAll:
             scheduler.claimer.step()
         assert scheduler.ticks() == [minute(1), minute(2)]
 
-    def test_when_its_plan_is_replaced_the_newest_tick_runs_and_the_rest_is_missed(
-        self, store, clock
-    ):
+    def test_when_its_plan_is_replaced_each_tick_waits_for_its_turn(self, store, clock):
         Scheduler(store, clock, self.PLAN).install()
         clock.advance(5 * 60)
+        narrow = {"catch_up": CatchUp.LATEST, "catchup_window": SECOND}
+        changed = Scheduler(store, clock, make_plan(schedule="0 0 * * * *", **narrow)).install()
+        assert (changed.taken, changed.missed) == ([], [])
+        assert [run.tick for run in changed.pending] == [minute(n) for n in range(1, 6)]
+        assert covered(store) == [minute(n) for n in range(1, 6)]
+        with store.write() as connection:  # the window is the old one, too
+            assert run_rows.give_up_pending(connection, clock.now()) == []
+
+    def test_of_a_replaced_plan_only_the_ticks_inside_its_window_run(self, store, clock):
+        plan = make_plan(
+            schedule=EVERY_MINUTE, catch_up=CatchUp.ALL, catchup_window=timedelta(minutes=3)
+        )
+        Scheduler(store, clock, plan).install()
+        clock.advance(10 * 60)
         changed = Scheduler(store, clock, make_plan(schedule="0 0 * * * *")).install()
-        assert changed.ticks() == [minute(5)]
-        assert [run.count for run in changed.missed] == [4]
+        assert [run.tick for run in changed.pending] == [minute(n) for n in range(7, 11)]
+        assert [run.count for run in changed.missed] == [6]
+
+    def test_of_plans_that_are_replaced_together_a_bounded_number_of_ticks_runs(
+        self, store, clock, monkeypatch
+    ):
+        """A year of a per-second job costs no more rows than that, and one."""
+        monkeypatch.setattr("systemprompt_jobs._claim._IN_TURN", 10)
+        values = {"catch_up": CatchUp.ALL, "catchup_window": timedelta(days=365)}
+        old = [make_plan(name, **values) for name in ("a", "b")]
+        Scheduler(store, clock, *old).install()
+        clock.advance(365 * 86_400)
+        new = [make_plan(name, "0 0 0 * * *") for name in ("a", "b")]
+        changed = Scheduler(store, clock, *new).install()
+        newest = [clock.now() - n * SECOND for n in range(5)]
+        assert sorted(run.tick for run in changed.pending) == sorted(newest * 2)
+        assert [run.count for run in changed.missed] == [365 * 86_400 - 5] * 2
+
+    def test_what_was_due_before_a_job_was_disabled_is_one_missed_row(self, store, clock):
+        Scheduler(store, clock, self.PLAN).install()
+        clock.advance(5 * 60)
+        off = Scheduler(store, clock, make_plan(enabled=False)).install()
+        assert (off.pending, [run.count for run in off.missed]) == ([], [5])
 
 
 def test_without_catching_up_the_downtime_is_missed(store, clock):

@@ -12,7 +12,7 @@ from systemprompt_jobs import _keep
 from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._keep import Keeper
 from systemprompt_jobs._node import new_node
-from systemprompt_jobs._store import cancels, queries
+from systemprompt_jobs._store import cancels, pruning, queries
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import attempt, node, slot
@@ -163,6 +163,19 @@ def test_a_node_that_was_taken_for_dead_joins_again_when_it_wakes(store, clock):
     assert other.calls.names() == ["node_left"]
     with store.read() as connection:
         assert connection.execute(select(node.c.stopped)).scalars().all() == [None, None]
+
+
+def test_a_node_that_was_forgotten_while_it_froze_is_known_again_when_it_wakes(store, clock):
+    frozen, other = Node(store, clock), Node(store, clock)
+    clock.advance(2 * LEASE_S)
+    other.keeper.step()
+    with store.write() as connection:
+        pruning.delete_nodes(connection, [frozen.node.id])
+    frozen.keeper.step()
+    assert frozen.calls.names() == ["node_joined"]
+    with store.read() as connection:
+        live = connection.execute(select(node.c.id).where(node.c.lease_until > clock.lease_now()))
+        assert set(live.scalars()) == {frozen.node.id, other.node.id}
 
 
 def test_a_start_up_run_is_never_moved_to_another_node(store, clock):

@@ -64,3 +64,10 @@ def test_pauses_grow_while_it_lasts_and_begin_anew_after(clock, calls):
     assert loop._guarded_step() == 1.0
     steps.broken = True
     assert loop._guarded_step() == 0.5
+
+
+def test_heartbeats_are_tried_again_before_anybody_could_take_the_node_for_dead(clock, calls):
+    steps = Steps()
+    steps.broken = True
+    loop = Loop("keep", steps, clock, Outage(calls, clock), backoff_s=10 / 3)
+    assert [loop._guarded_step() for _ in range(5)] == [0.5, 1, 2, 10 / 3, 10 / 3]

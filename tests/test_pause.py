@@ -16,7 +16,7 @@ from systemprompt_jobs._control import Control, held, pauses
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._record import Recorder
 from systemprompt_jobs._store import plans as plan_rows
-from systemprompt_jobs._store import queries
+from systemprompt_jobs._store import polls, queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import audit as audit_table
 from systemprompt_jobs._store.schema import job as job_table
@@ -110,7 +110,8 @@ class Node:
     def work(self, seconds=0.0, steps=6):
         """Let time pass, look around and claim as loops do, and end at once what has started."""
         self.site.clock.advance(seconds)
-        self.watch.step()
+        with self.site.store.read() as connection:
+            self.watch.step(polls.look(connection, JOB_SET, self.site.clock.now()).audit)
         for _ in range(steps):
             self.claimer.step()
             self.recorder.step()
@@ -210,10 +211,10 @@ def test_a_run_that_waits_for_a_node_is_skipped_and_a_retry_waits(site):
     assert _states(site, fresh, retry, by_hand) == ["skipped", "pending", "pending"]
     assert [run.id for run in _take(site)] == [by_hand]
     with site.store.read() as connection:
-        assert not run_rows.any_pending(connection, JOB_SET, site.clock.now())
+        assert not polls.look(connection, JOB_SET, site.clock.now()).pending
     site.resume()
     with site.store.read() as connection:
-        assert run_rows.any_pending(connection, JOB_SET, site.clock.now())
+        assert polls.look(connection, JOB_SET, site.clock.now()).pending
     assert [run.id for run in _take(site)] == [retry]
 
 

@@ -7,12 +7,13 @@ from datetime import timedelta
 import pytest
 
 from systemprompt_jobs._calendar import parse
-from systemprompt_jobs._claim import AHEAD, PATIENCE, Claimer
+from systemprompt_jobs._claim import AHEAD, PATIENCE, Claimer, run_values
 from systemprompt_jobs._keep import Keeper
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import queries
-from systemprompt_jobs.model import State
-from tests.support import START, Calls, ManualClock, NoAttempts, make_plan
+from systemprompt_jobs._store import runs as run_rows
+from systemprompt_jobs.model import CatchUp, State, Trigger
+from tests.support import START, Calls, ManualClock, NoAttempts, make_plan, report
 
 LEASE_S = 86_400.0
 TICK = START + timedelta(minutes=1)
@@ -144,3 +145,53 @@ def test_pending_runs_of_jobs_that_a_node_does_not_have_are_in_nobodys_way(store
     mine.keeper.step()
     mine.keeper.step()
     assert [run.job for run in mine.held] == ["mine"]
+
+
+def test_the_ticks_of_a_replaced_plan_run_one_at_a_time_oldest_first_whoever_has_room(store, clock):
+    """Neither the new plan's ticks nor more nodes bring them forward, nor is one skipped."""
+    old = make_plan("job", "* * * * * *", catch_up=CatchUp.ALL)
+    Node(store, clock, old, room=9).keeper.leave()
+    clock.advance(3)
+    nodes = [Node(store, clock, make_plan("job", "0 * * * * *"), room=9) for _ in range(3)]
+    for n in range(1, 4):
+        for node in nodes * 2:
+            node.keeper.step()
+        (holder,) = [node for node in nodes if node.held]
+        (run,) = holder.held
+        assert run.tick == START + timedelta(seconds=n)
+        if n == 2:  # a run by hand had the slot: it goes on waiting, and the third with it
+            run = _after_one_by_hand(store, clock, run, nodes)
+        _gate(store, clock, run)
+        for node in nodes:
+            node.keeper.step()
+        assert [node.held for node in nodes if node is not holder] == [[], []]
+        with store.write() as connection:
+            run_rows.finish(connection, [(run, report(run, clock))], clock.now(), 0)
+        holder.held.clear()
+    assert states(store) == ["succeeded"] * 4
+
+
+def _gate(store, clock, run):
+    with store.write() as connection:
+        return run_rows.gate(connection, [run], clock.now(), 2**62)
+
+
+def _after_one_by_hand(store, clock, run, nodes):
+    plan = make_plan("job")
+    with store.write() as connection:
+        values = run_values(plan, "m:1", Trigger.MANUAL, clock.now()) | {"lease_until": 2**62}
+        (by_hand,) = run_rows.add(connection, [values])
+    assert _gate(store, clock, by_hand)[0]
+    ((), (waits,)) = map(tuple, _gate(store, clock, run))
+    assert (waits.state, waits.reason) == (State.PENDING, "overlap")
+    holder = next(node for node in nodes if node.held)
+    holder.held.clear()
+    for node in nodes:
+        node.keeper.step()
+        assert node.held == []
+    with store.write() as connection:
+        run_rows.finish(connection, [(by_hand, report(by_hand, clock))], clock.now(), 0)
+    holder.keeper.step()
+    (again,) = holder.held
+    assert (again.id, again.fence) == (run.id, run.fence + 1)
+    return again

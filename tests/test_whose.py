@@ -138,14 +138,26 @@ def test_who_stands_by_takes_the_job_within_a_third_of_a_lease_after_its_holder_
     assert clock.now() == START + (20 + gone + 10) * SECOND
 
 
-def test_who_stands_by_takes_the_job_when_the_lease_of_its_holder_has_run_out(store, clock):
+def test_who_stands_by_takes_the_job_when_its_holder_is_buried(store, clock):
     old = Node(store, clock, each_second()).start()
     new = Node(store, clock, even_seconds(), version="2.0").start()
     pass_time(clock, 20, old, new)
-    pass_time(clock, LEASE_S / 3 * 2, old)
+    pass_time(clock, LEASE_S, old)
     assert old.ticks() == []
-    pass_time(clock, LEASE_S / 3 * 2 + 2, old)
+    pass_time(clock, LEASE_S + 2, old)
     assert old.ticks()
+
+
+def test_who_stands_by_goes_on_doing_so_after_an_outage_that_outlasted_all_leases(store, clock):
+    """Of equal versions the later plan is in force; its holder is only slower to come back."""
+    old = Node(store, clock, each_second()).start()
+    new = Node(store, clock, even_seconds()).start()
+    pass_time(clock, 20, old, new)
+    clock.advance(2 * LEASE_S)
+    pass_time(clock, LEASE_S / 3 - 1, old)
+    pass_time(clock, 2 * LEASE_S, new, old)
+    assert old.ticks() == []
+    assert clock.now() - new.ticks()[-1] <= SECOND
 
 
 def test_a_newer_version_that_was_taken_for_dead_has_its_jobs_back_when_it_wakes(store, clock):

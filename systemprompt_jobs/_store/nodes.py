@@ -28,9 +28,12 @@ def beat(
     lease_until: int,
     offset: timedelta | None,
     strays: int,
-) -> None:
-    """Say that the node lives, how far its clock is ahead of the database's, how many strays."""
-    connection.execute(
+) -> bool:
+    """Say that the node lives, how far its clock is ahead of the database's, how many strays.
+
+    Return whether it is still known: one that was silent for long is forgotten.
+    """
+    found = connection.execute(
         update(node)
         .where(node.c.id == node_id)
         .values(
@@ -41,6 +44,7 @@ def beat(
             stopped=None,
         )
     )
+    return bool(found.rowcount)
 
 
 def rename_set(connection: Connection, node_id: str, job_set: str) -> None:
@@ -158,3 +162,11 @@ def is_live(lease_now: int, boot: str) -> ColumnElement[bool]:
         node.c.lease_until >= lease_now,
         node.c.boot == boot,
     )
+
+
+def is_unburied(boot: str) -> ColumnElement[bool]:
+    """Say that nobody has taken a scheduler for dead and that it has not left.
+
+    Its lease may have run out, because its database was away.
+    """
+    return and_(node.c.kind == "scheduler", node.c.stopped.is_(None), node.c.boot == boot)

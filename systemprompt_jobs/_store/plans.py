@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, func, or_, select
 
 from ._bulk import among, insert_many
-from .nodes import is_live
+from .nodes import is_live, is_unburied
 from .schema import job, job_set, node
 
 if TYPE_CHECKING:
@@ -38,10 +38,17 @@ def add_set(connection: Connection, digest: str, fingerprints: Mapping[str, str]
 
 
 def standing(
-    connection: Connection, ids: Iterable[str], lease_now: int, boot: str, but: str = ""
+    connection: Connection,
+    ids: Iterable[str],
+    lease_now: int,
+    boot: str,
+    *,
+    but: str = "",
+    unburied: bool = False,
 ) -> dict[str, Standing]:
     """Return how these jobs stand; the node `but` does not count as one that has their plan.
 
+    With `unburied` a scheduler counts as live until others have buried it.
     Uses the primary keys of `jobs_job` and `jobs_job_set`.
     """
     chosen = list(ids)
@@ -51,7 +58,7 @@ def standing(
         select(job_set.c.job_id, job_set.c.fingerprint, func.min(node.c.id).label("node"))
         .join(node, node.c.job_set == job_set.c.hash)
         .where(
-            is_live(lease_now, boot),
+            is_unburied(boot) if unburied else is_live(lease_now, boot),
             node.c.id != but,
             among(connection, job_set.c.job_id, chosen),
         )

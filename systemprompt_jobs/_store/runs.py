@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
+    from typing import TypeAlias, TypeVar
 
-    from sqlalchemy import ColumnElement, Connection, Row
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select
+
+    T = TypeVar("T")
+    When: TypeAlias = T | BindParameter[T]
 
 _RUN_COLUMNS = (
     run.c.id,
@@ -63,6 +67,9 @@ _RUN_COLUMNS = (
 
 _PENDING = text("jobs_run.state = 'pending'")
 """Spelt out, so that the partial index of it is used."""
+
+IN_TURN = "catch-up"
+"""The reason of a pending tick that waits until the ones before it have ended."""
 
 _CHUNK = 500
 """Ids per statement: far below SQLite's limit of 32,766 variables."""
@@ -473,7 +480,7 @@ def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime)
 
 
 _MOST_WAITING = 1000
-"""Of the runs that wait for a slot, so many of the oldest are looked at."""
+"""Of the runs that wait for a slot or their turn, so many of the oldest are looked at."""
 
 
 def take_pending(
@@ -489,8 +496,9 @@ def take_pending(
 
     `pools` names the pool of each job that this node runs; a run is from then on in that one.
 
-    Those that wait for a slot are left alone until it is free. Uses the partial index
-    `jobs_run_pending`, which holds pending runs only, and the primary key of `jobs_job_set`.
+    Those that wait for a slot are left alone until it is free, those that wait for their turn
+    until it has come. Uses the partial index `jobs_run_pending`, which holds pending runs only,
+    and the primary key of `jobs_job_set`.
     """
     here = (
         select(*_RUN_COLUMNS)
@@ -504,14 +512,16 @@ def take_pending(
         .order_by(run.c.available_at, run.c.id)
         .with_for_update(of=run, skip_locked=True)
     )
+    for_slots = run.c.reason.not_in(("", IN_TURN))
     free = [
         to_run(row)
         for of_pool, limit in _shares(room)
         for row in connection.execute(here.where(run.c.reason == "", of_pool).limit(limit))
     ]
-    waiting = list(
-        map(to_run, connection.execute(here.where(run.c.reason != "").limit(_MOST_WAITING)))
-    )
+    waiting = [
+        *map(to_run, connection.execute(here.where(for_slots).limit(_MOST_WAITING))),
+        *_next_in_turn(connection, here),
+    ]
     claims = slots.assign(waiting, slots.read(connection, waiting))
     kept_out = {claim.run.id for claim in claims if claim.verdict is not Verdict.START}
     due = [*free, *(r for r in waiting if r.id not in kept_out)]
@@ -520,6 +530,27 @@ def take_pending(
     rows = [(State.CLAIMED, node_id, lease_until, r.pool, r.id) for r in taken]
     update_many(connection, run, ("id",), ("state", "node", "lease_until", "pool"), rows)
     return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
+
+
+def _next_in_turn(connection: Connection, here: Select[Any]) -> list[Run]:
+    """Return the first of each job's runs that wait for their turn, if nothing is before it."""
+    firsts = select(func.min(run.c.id)).where(_PENDING, run.c.reason == IN_TURN)
+    mine = run.c.id.in_(firsts.group_by(run.c.job_id))
+    found = connection.execute(here.where(mine).limit(_MOST_WAITING))
+    first = {r.job_id: r for r in map(to_run, found)}
+    if not first:
+        return []
+    others = connection.execute(
+        select(run.c.job_id, func.min(run.c.tick_at))
+        .where(
+            or_(HELD, and_(_PENDING, run.c.reason != IN_TURN)),
+            run.c.trigger == Trigger.SCHEDULE,
+            run.c.job_id.in_([*first]),
+        )
+        .group_by(run.c.job_id)
+    )
+    open_ = {job_id: tick for job_id, tick in others}  # noqa: C416  # rows are no pairs to mypy
+    return [r for id_, r in first.items() if id_ not in open_ or open_[id_] > r.tick]
 
 
 def _shares(room: Mapping[str, int]) -> list[tuple[ColumnElement[bool], int]]:
@@ -602,20 +633,17 @@ def lost_report(r: Run, now: datetime) -> Report:
     return Report(State.LOST, r.started or now, now, error="its node died or was cut off")
 
 
-def any_pending(connection: Connection, job_set: str, now: datetime) -> bool:
-    """Return whether a run of a job set waits for a node, and for nothing else.
-
-    Uses what `take_pending` does.
-    """
+def waits_for_node(job_set: When[str], now: When[datetime]) -> Select[tuple[int]]:
+    """Select the runs of a job set that wait for a node, and for nothing else."""
     waiting = (_PENDING, run.c.available_at <= now, ~_waits_for_pause(now), _in_set(job_set))
-    return connection.execute(select(run.c.id).where(*waiting).limit(1)).scalar() is not None
+    return select(run.c.id).where(*waiting)
 
 
-def _in_set(digest: str) -> ColumnElement[bool]:
+def _in_set(digest: When[str]) -> ColumnElement[bool]:
     return exists().where(job_set_table.c.hash == digest, job_set_table.c.job_id == run.c.job_id)
 
 
-def _waits_for_pause(now: datetime) -> ColumnElement[bool]:
+def _waits_for_pause(now: When[datetime]) -> ColumnElement[bool]:
     """Of a job that is paused, unless somebody has asked for the run."""
     in_force = or_(job.c.paused_until.is_(None), job.c.paused_until > now)
     paused = exists().where(job.c.id == run.c.job_id, job.c.paused_at.is_not(None), in_force)

@@ -317,8 +317,8 @@ class _Crew(Threads):
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
-    def loop(self, *arguments: Any) -> VirtualLoop:
-        return VirtualLoop(self._machine, *arguments)
+    def loop(self, *arguments: Any, **options: Any) -> VirtualLoop:
+        return VirtualLoop(self._machine, *arguments, **options)
 
     def observe(self, observer: Observer) -> None:
         self._machine.observe(observer)

@@ -281,8 +281,8 @@ class VirtualLoop(Loop):
     `called` says that it was woken, or pauses after a failure: its next turn is no mere look.
     """
 
-    def __init__(self, machine: Machine, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, machine: Machine, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.rank = _ORDER.index(self.name)
         self.called = False
         self._machine = machine

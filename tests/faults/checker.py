@@ -13,11 +13,14 @@ from collections import Counter, defaultdict
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+Where: TypeAlias = "str | sqlite3.Connection"
+"""A database: its URL, or an open connection."""
 
 SECOND = 1_000_000
 ENDS = frozenset({"succeeded", "failed", "timed_out", "cancelled", "lost", "skipped", "missed"})
@@ -65,18 +68,20 @@ class Violation:
 # --- reading ---
 
 
-def read_rows(url: str) -> list[Row]:
+def read_rows(url: Where) -> list[Row]:
     """Return all rows of `jobs_run`, oldest first."""
     return [Row(*row) for row in query(url, f"SELECT {_COLUMNS} FROM jobs_run ORDER BY id")]
 
 
-def read_marks(url: str) -> dict[str, int]:
+def read_marks(url: Where) -> dict[str, int]:
     """Return the newest settled tick of each job that has one."""
     return dict(query(url, "SELECT id, last_tick FROM jobs_job WHERE last_tick IS NOT NULL"))
 
 
-def query(url: str, sql: str) -> list[tuple]:
-    """Run one SELECT on a connection of its own."""
+def query(url: Where, sql: str) -> list[tuple]:
+    """Run one SELECT, on a connection of its own where only the URL is given."""
+    if not isinstance(url, str):
+        return list(url.execute(sql).fetchall())
     with closing(connect(url)) as connection:
         return list(connection.execute(sql).fetchall())
 

@@ -27,20 +27,28 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import event
 
-from systemprompt_jobs import JobContext, _node, job
+from systemprompt_jobs import JobContext, _node, _prune, job
 from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._context import Resources
 from systemprompt_jobs._control import Control
+from systemprompt_jobs._prune import Retention
 from systemprompt_jobs._store import Store
 from systemprompt_jobs._store.schema import micros
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.interfaces import Capabilities
-from systemprompt_jobs.model import Overlap
+from systemprompt_jobs.model import Overlap, RetryPolicy
 from tests.faults import checker
 from tests.support import Calls, ManualClock, make_plan
 
 LEASE_S = 3.0
 JOBS = {"ext:each": "* * * * * *", "ext:third": "*/3 * * * * *"}
+PLANS = {
+    "ext:each": {
+        "overlap": Overlap.ALLOW,
+        "retry": RetryPolicy(max_attempts=2, delay=timedelta(seconds=0.4)),
+    },
+    "ext:third": {"overlap": Overlap.SKIP},
+}
 
 
 class Crash(BaseException):
@@ -48,18 +56,22 @@ class Crash(BaseException):
 
 
 class FaultyStore(Store):
-    """A database that fails when told: before the n-th statement, or around a commit."""
+    """A database that fails when told: before the n-th statement, or around a commit.
 
-    def __init__(self, url):
+    Or else, there and then, the clock goes back.
+    """
+
+    def __init__(self, url, clock):
         super().__init__(url)
         self.statements = None
         self.commits = None
-        self.error = StoreError("told to fail")
+        self.fail = None
+        self.step_back = lambda: clock.step(-2.0)
 
     @contextmanager
     def fault(self, kind, place):
         """Break what happens inside, once: before statement number `place`, or at a commit."""
-        self.error = Crash() if kind == "crash" else StoreError("told to fail")
+        self.fail = {"crash": _crash, "error": _refuse, "clock": self.step_back}[kind]
         self.statements = place if isinstance(place, int) else None
         self.commits = None if isinstance(place, int) else place
         try:
@@ -77,7 +89,7 @@ class FaultyStore(Store):
     def _commit(self, when):
         if self.commits == when:
             self.commits = None
-            raise self.error
+            self.fail()
 
     def _open(self):
         if self._engine is None:
@@ -91,13 +103,21 @@ class FaultyStore(Store):
             self.statements -= 1
             if self.statements < 0:
                 self.statements = None
-                raise self.error
+                self.fail()
+
+
+def _crash():
+    raise Crash
+
+
+def _refuse():
+    raise StoreError("told to fail")
 
 
 class StillLoop:
     """A loop whose steps are made by hand."""
 
-    def __init__(self, name, step, clock, outage, overslept=None): ...
+    def __init__(self, *arguments, **values): ...
     def start(self): ...
     def wake(self): ...
     def stop(self): ...
@@ -123,20 +143,22 @@ class Deaf:
 class Hands:
     """An executor whose work is done when told; what a crash leaves here never starts.
 
-    It notes when a run was gated: the clock may be stepped before a worker is free. `lease_until`
-    tells how long the node may start anything, as the database has it.
+    It notes when a run was gated: the clock may be stepped before a worker is free. `on_record`
+    tells who holds a run, and how long that node may start anything, as the database has it.
     """
 
     size = 10
     capabilities = Capabilities()
 
-    def __init__(self, clock, lease_until):
+    def __init__(self, clock, on_record):
         self.clock = clock
-        self.lease_until = lease_until
+        self.on_record = on_record
         self.work = []
 
     def submit(self, attempt):
-        assert self.lease_until() > self.clock.lease_now()
+        *holder, lease_until = self.on_record(attempt.run)
+        assert holder == ["running", attempt.run.fence, attempt.run.node]
+        assert lease_until > self.clock.lease_now()
         self.work.append((self.clock.now(), attempt))
 
     def interrupt(self, attempt): ...
@@ -167,14 +189,22 @@ def _template(tmp_path_factory):
 
 
 FAULTS = st.tuples(
-    st.sampled_from(["crash", "error"]),
+    st.sampled_from(["crash", "error", "clock"]),
     st.integers(0, 9) | st.sampled_from(["before", "after"]),
 )
 NO_FAULT = st.none()
 PICK = st.integers(0, 2)
 STAGES = ("_claimer", "_recorder", "_keeper")
+OUTCOMES = st.sampled_from(["ends", "ends", "fails", "dies"])
 
 HOLDINGS = "SELECT id, state, fence, node, coalesce(lease_until, 0) FROM jobs_run"
+HOLDER = """
+SELECT r.state, r.fence, r.node, n.lease_until FROM jobs_run r JOIN jobs_node n ON n.id = r.node
+WHERE r.id = {}"""
+ATTEMPTS = "SELECT node FROM jobs_attempt WHERE run_id = {} AND fence = {}"
+NOT_SETTLED = """
+SELECT r.id FROM jobs_run r JOIN jobs_job j ON j.id = r.job_id
+WHERE coalesce(r.last_tick, r.tick_at) > coalesce(j.last_tick, 0) OR j.next_tick <= j.last_tick"""
 EARLY = "SELECT id FROM jobs_run WHERE state = 'claimed' AND tick_at > created + 1000000"
 WRONG_SLOTS = """
 SELECT id FROM jobs_run WHERE overlap = 'skip' AND (state = 'running') <>
@@ -193,6 +223,7 @@ class World(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="machine"))
         shutil.copyfile(self.template, self.folder / "jobs.db")
         self.url = f"sqlite:///{self.folder}/jobs.db"
+        self.database = checker.connect(self.url)
         self.clock = ManualClock()
         self.nodes = {}
         self.started = 0
@@ -204,7 +235,9 @@ class World(RuleBasedStateMachine):
         self.stopped = set()
         self.since = None
         self.gated = self.clock.now()
-        self.dies = False
+        self.pruned = []
+        self.outcome = "ends"
+        self.meanwhile = None
 
     # --- what happens ---
 
@@ -220,11 +253,11 @@ class World(RuleBasedStateMachine):
 
     def _start(self, number, fault=None):
         node = _node.LiveNode(
-            FaultyStore(self.url),
+            FaultyStore(self.url, self.clock),
             [self._plan(id_, cron) for id_, cron in JOBS.items()],
             None,
             Resources({}, svcs.Registry()),
-            {"default": Hands(self.clock, lambda: self._lease_of(node))},
+            {"default": Hands(self.clock, lambda run: self._ask(HOLDER, run.id)[0])},
             self.clock,
             LEASE_S,
         )
@@ -239,9 +272,7 @@ class World(RuleBasedStateMachine):
         self.clock.advance(1.0)
         for stage in STAGES:
             self._step(number, stage)
-        while self._work_of(number):
-            self._work(number)
-        self._step(number, "_recorder")
+        self._work_off(number)
 
     @with_nodes
     @rule(pick=PICK)
@@ -255,16 +286,61 @@ class World(RuleBasedStateMachine):
         self._step(self._picked(pick), stage, fault)
 
     @with_nodes
-    @rule(pick=PICK, dies=st.sampled_from([False, False, False, True]))
-    def work(self, pick, dies):
+    @rule(pick=PICK, outcome=OUTCOMES)
+    def work(self, pick, outcome):
         """Let a worker run a function; it may be the last thing that its process does."""
         number = self._picked(pick)
         if self._work_of(number):
-            self.dies = dies
-            self._work(number)
-            self.dies = False
-            if dies:
+            self._work(number, outcome)
+            if outcome == "dies":
                 self._bury(number)
+
+    @with_nodes
+    @rule(pick=PICK, outcome=OUTCOMES, fault=NO_FAULT | FAULTS)
+    def a_report_comes_twice(self, pick, outcome, fault):
+        number = self._picked(pick)
+        if outcome == "dies" or not self._work_of(number):
+            return
+        run, report = self._work(number, outcome)
+        self.nodes[number]._recorder.report(run, report)
+        self._step(number, "_recorder", fault)
+        self._step(number, "_recorder")
+
+    @precondition(lambda self: len(self.nodes) > 1)
+    @rule(pick=PICK, outcome=OUTCOMES, theirs=OUTCOMES, done=st.booleans())
+    def it_freezes_in_a_function_and_another_takes_over(self, pick, outcome, theirs, done):
+        """And perhaps is done with its runs before it wakes up."""
+        number, other = self._two(pick)
+        self.clock.advance(1.0)
+        self._step(number, "_claimer")
+        self._step(number, "_recorder")
+        if not self._work_of(number):
+            return
+        self.meanwhile = lambda: self._take_over(other)
+        self._work(number, outcome)
+        if done:
+            self._work_off(other, theirs)
+        self._step(number, "_recorder")
+
+    @precondition(lambda self: len(self.nodes) > 1)
+    @rule(pick=PICK, wakes=st.sampled_from([("_recorder", "_keeper"), ("_keeper",)]))
+    def it_freezes_with_claims_and_another_takes_over(self, pick, wakes):
+        number, other = self._two(pick)
+        self.clock.advance(1.0)
+        self._step(number, "_claimer")
+        self._take_over(other, gates=False)
+        for stage in (*wakes, "_recorder"):
+            self._step(number, stage)
+        self._step(other, "_recorder")
+
+    @rule()
+    def all_that_has_ended_is_pruned(self):
+        before, store = checker.read_rows(self.database), Store(self.url)
+        for _ in _prune._new_pass(store, self.clock, Retention(timedelta(0), 0)).delete():
+            pass
+        store.close()
+        left = {row.id for row in checker.read_rows(self.database)}
+        self.pruned += [row for row in before if row.id not in left]
 
     @precondition(lambda self: len(self.nodes) > 1)
     @rule(pick=PICK)
@@ -283,9 +359,7 @@ class World(RuleBasedStateMachine):
     @with_nodes
     @rule(pick=PICK)
     def all_others_freeze_for_a_lease(self, pick):
-        for seconds in (LEASE_S + 0.1, LEASE_S / 3 + 0.1):  # it looks twice
-            self.clock.advance(seconds)
-            self._step(self._picked(pick), "_keeper")
+        self._take_over(self._picked(pick), gates=False)
 
     @with_nodes
     @rule(pick=PICK)
@@ -328,9 +402,33 @@ class World(RuleBasedStateMachine):
             node = self.nodes[number]
             self._do(number, lambda: getattr(node, stage).step(), fault)
 
-    def _work(self, number):
+    def _work(self, number, outcome="ends"):
+        """Do the first piece of work of a node; return the run and what it came to."""
+        self.outcome = outcome
         self.gated, attempt = self._work_of(number).pop(0)
-        attempt.ended(attempt.call())
+        report = attempt.call()
+        if outcome != "dies":
+            attempt.ended(report)
+        return attempt.run, report
+
+    def _work_off(self, number, outcome="ends"):
+        while number in self.nodes and self._work_of(number):
+            self._work(number, outcome)
+            if outcome == "dies":
+                self._bury(number)
+        self._step(number, "_recorder")
+
+    def _take_over(self, other, *, gates=True):
+        """Have a node see the leases of all others run out, and take what they held."""
+        for seconds in (LEASE_S + 0.1, LEASE_S / 3 + 0.1):  # it looks twice
+            self.clock.advance(seconds)
+            self._step(other, "_keeper")
+        if gates:
+            self._step(other, "_recorder")
+
+    def _two(self, pick):
+        number = self._picked(pick)
+        return number, next(other for other in sorted(self.nodes) if other != number)
 
     def _work_of(self, number):
         return self.nodes[number]._executors["default"].work
@@ -340,24 +438,27 @@ class World(RuleBasedStateMachine):
 
         @job(name=name)
         def function(ctx: JobContext):
+            outcome = self.outcome
             self._note("START", ctx.run)
-            if not self.dies:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile is not None:
+                meanwhile()
+            if outcome != "dies":
                 self._note("END", ctx.run)
+            if outcome == "fails":
+                raise RuntimeError("told to fail")
 
-        overlap = Overlap.ALLOW if name == "each" else Overlap.SKIP
-        plan = make_plan(name, cron, overlap=overlap)
-        return replace(plan, job=function)
+        return replace(make_plan(name, cron, **PLANS[id_]), job=function)
 
-    def _lease_of(self, node):
-        sql = f"SELECT lease_until FROM jobs_node WHERE id = '{node.node.id}'"
-        return checker.query(self.url, sql)[0][0]
+    def _ask(self, sql, *values):
+        return checker.query(self.database, sql.format(*values))
+
+    def _rows(self):
+        return [*self.pruned, *checker.read_rows(self.database)]
 
     def _note(self, kind, run):
-        if kind == "START":  # the record says so first; only `lost` may have come since
-            sql = f"SELECT state, fence, node FROM jobs_run WHERE id = {run.id}"
-            state, *holder = checker.query(self.url, sql)[0]
-            assert state in {"running", "lost", "cancelled"}
-            assert holder == [run.fence, run.node]
+        if kind == "START" and run.id not in {row.id for row in self.pruned}:
+            assert self._ask(ATTEMPTS, run.id, run.fence) == [(run.node,)]
         tick, wall = micros(run.tick), micros(self.gated)
         self.effects.append(
             checker.Effect(kind, run.job_id, tick, run.id, run.fence, pid=0, wall=wall)
@@ -392,17 +493,15 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_broken(self):
-        marks = checker.read_marks(self.url)
+        marks = checker.read_marks(self.database)
         if not self.marks or marks != self.marks[-1]:
             self.marks.append(marks)
-        found = checker.check(
-            JOBS, checker.read_rows(self.url), self.effects, since=0, until=0, marks=self.marks
-        )
+        found = checker.check(JOBS, self._rows(), self.effects, since=0, until=0, marks=self.marks)
         assert found == []
 
     @invariant()
     def an_end_is_an_end(self):
-        ends = {r.id: r.state for r in checker.read_rows(self.url) if r.state in checker.ENDS}
+        ends = {r.id: r.state for r in self._rows() if r.state in checker.ENDS}
         assert self.ends.items() <= ends.items()
         self.ends = ends
 
@@ -411,7 +510,7 @@ class World(RuleBasedStateMachine):
         """Two looks at it, a third of a lease apart, say so. One fence has one holder."""
         held, now = self.held, self.clock.lease_now()
         self.held = {}
-        for id_, state, fence, node, lease_until in checker.query(self.url, HOLDINGS):
+        for id_, state, fence, node, lease_until in checker.query(self.database, HOLDINGS):
             if node:
                 assert self.holders.setdefault((id_, fence), node) == node
             if id_ in held and (state == "lost" or held[id_][0] < fence):
@@ -422,22 +521,26 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def what_runs_has_its_slot_and_nothing_else_has(self):
-        assert checker.query(self.url, WRONG_SLOTS) == []
+        assert checker.query(self.database, WRONG_SLOTS) == []
+
+    @invariant()
+    def what_is_in_a_row_is_settled(self):
+        assert checker.query(self.database, NOT_SETTLED) == []
 
     @invariant()
     def nothing_is_claimed_more_than_a_second_ahead(self):
-        assert checker.query(self.url, EARLY) == []
+        assert checker.query(self.database, EARLY) == []
 
     @invariant()
     def what_lies_behind_is_covered(self):
         """From the first tick that a job was given to the newest that is settled: no gaps."""
         if self.since is None:
             sql = "SELECT min(next_tick), count(next_tick) FROM jobs_job"
-            first, installed = checker.query(self.url, sql)[0]
+            first, installed = checker.query(self.database, sql)[0]
             if installed < len(JOBS):
                 return
             self.since = first - 1
-        rows = checker.read_rows(self.url)
+        rows = self._rows()
         for id_, cron in JOBS.items():
             settled = self.marks[-1].get(id_, 0)
             found = checker.check({id_: cron}, rows, [], since=self.since, until=settled)
@@ -449,6 +552,7 @@ class World(RuleBasedStateMachine):
         finally:
             for number in [*self.nodes]:
                 self._bury(number)
+            self.database.close()
             shutil.rmtree(self.folder)
 
     def _recover(self):
@@ -461,15 +565,13 @@ class World(RuleBasedStateMachine):
         self.clock.step(max(0, behind / checker.SECOND))  # the clock comes to where it had been
         self._control(lambda control: control.resume(JOBS, "", ""))
         due = micros(self.clock.now())
-        for _ in range(round((LEASE_S * 5 / 3 + 3) / 0.25)):
-            self.clock.advance(0.25)
-            for stage in ("_claimer", "_keeper", "_recorder", "_recorder"):
+        for _ in range(round((LEASE_S * 5 / 3 + 3) / 0.5)):
+            self.clock.advance(0.5)
+            for stage in ("_claimer", "_keeper", "_recorder"):
                 self._step(last, stage)
-            while self._work_of(last):
-                self._work(last)
-            self._step(last, "_recorder")
+            self._work_off(last)
         since = due if self.since is None else self.since
-        rows = checker.read_rows(self.url)
+        rows = self._rows()
         assert checker.check(JOBS, rows, self.effects, since=since, until=due) == []
 
 

@@ -1,0 +1,81 @@
+"""What a scheduler costs that has nothing to do, with 100,000 jobs.
+
+    python -m tests.bench.bench_idle [JOBS [SECONDS]]
+
+All jobs are due once a year. Prints, for each database, the CPU time of the process per second and
+its SQL statements per second, BEGIN and COMMIT not counted. CPU time hardly depends on what else
+the machine does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import event
+
+from systemprompt_jobs import Job, JobExtension, Runtime, job
+from tests.postgresql import Server
+
+SETTLED_S = 12
+"""Until what a start leaves to do is done."""
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+class Many(JobExtension):
+    """So many jobs."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def jobs(self) -> list[Job[..., Any]]:
+        return [job(name=f"j{n}", schedule="0 0 0 1 1 *")(nothing) for n in range(self._count)]
+
+
+def idle(url: str, count: int, seconds: float) -> tuple[float, Counter[str]]:
+    """Return the ms of CPU and the statements per second, by their first words."""
+    said: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "profile.yaml").write_text(f"scheduler: {{database: '{url}'}}\n", "utf-8")
+        environ = {"SYSTEMPROMPT_PLUGINS": ""}
+        with Runtime(folder, plugins=[Many(count)], environ=environ) as runtime:
+            time.sleep(SETTLED_S)
+            event.listen(
+                runtime._store._open(),
+                "before_cursor_execute",
+                lambda _c, _cursor, statement, *_: said.update([" ".join(statement.split())]),
+            )
+            began = time.process_time()
+            time.sleep(seconds)
+            cpu_ms = 1000 * (time.process_time() - began)
+    return cpu_ms / seconds, said
+
+
+def main(count: int, seconds: float) -> None:
+    """Print the table, then which statements there were."""
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    with Server() as server:
+        urls = {"SQLite": "sqlite:///jobs.db", "PostgreSQL": server.url("postgres")}
+        found = {name: idle(url, count, seconds) for name, url in urls.items()}
+    print(f"| idle with {count:,} jobs | ms of CPU per second | statements per second |")
+    print("|---|---|---|")
+    for name, (cpu_ms, said) in found.items():
+        print(f"| {name} | {cpu_ms:.2f} | {said.total() / seconds:.2f} |")
+    for name, (_, said) in found.items():
+        print(f"\n{name}:")
+        for statement, number in said.most_common():
+            print(f"  {number / seconds:.2f}/s  {statement[:150]}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2] or [100_000]), *map(float, sys.argv[2:3] or [60]))
