@@ -169,7 +169,7 @@ class World:
                 if quiet is not None and quiet - call.due > _WORTH:
                     self._skip_to(quiet)
                     return True
-            elif self.look_s and call.loop.can_wait(round(self.look_s * SECOND)):
+            if self.look_s and call.loop.can_wait(round(self.look_s * SECOND)):
                 return True
         heapq.heappop(self._calls if call.loop is None else self._loops)
         self.micros = max(self.micros, call.due)
@@ -325,8 +325,8 @@ class VirtualLoop(Loop):
             self._at(micros)
 
     def can_wait(self, micros: int) -> bool:
-        """Postpone a look if the last turn is not so long ago; not if anything is due here."""
-        dues = [due for due in self._machine.appointments() if due is not None]
+        """Postpone a look if the last turn is not so long ago, and has seen what is due here."""
+        dues = [due for due in self._machine.appointments() if due and due > self._turned]
         later = min([self._turned + micros, *dues])
         if self.due is None or later <= self.due:
             return False

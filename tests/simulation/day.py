@@ -30,7 +30,9 @@ MINUTE, HOUR = 60.0, 3600.0
 
 CRONS = ("0 */20 * * * *", "0 */30 * * * *", "0 0 * * * *", "0 10 */2 * * *", "0 0 */6 * * *")
 
-FAULT_EVERY_S = 45 * MINUTE
+LEASE_S = 120
+
+FAULT_EVERY_S = 80 * MINUTE
 """On average; several may come together."""
 
 QUIET_S = 40 * MINUTE
@@ -49,7 +51,8 @@ class Day:
         self.faults: Counter[str] = Counter()
         self.ticks = 0
         self.chance = random.Random(seed)
-        self.world = World(start=START, takes=self._takes, look_s=10)
+        self._delays = random.Random(seed)
+        self.world = World(start=START, takes=self._takes, look_s=LEASE_S / 3)
         # Odd seeds are PostgreSQL's time, even ones SQLite's, where all schedulers share a host.
         self.one_clock = seed % 2 == 0
         self.crons = dict(zip("abc", self.chance.sample(CRONS, 3), strict=True))
@@ -60,6 +63,7 @@ class Day:
                 f"node{number}",
                 folder,
                 plugins=[Sim(jobs)],
+                environ={"SYSTEMPROMPT_JOBS__LEASE": f"{LEASE_S}s"},
                 database_clock=not self.one_clock,
             )
             for number in range(nodes)
@@ -173,7 +177,7 @@ class Day:
 
     def _some_time(self) -> float:
         """Seconds: mostly a moment, at times longer than a lease or than many ticks."""
-        return self.chance.choice([0.5, 5, 15, 45, 90, 5 * MINUTE])
+        return self.chance.choice([1, 30, LEASE_S, 2 * LEASE_S, 4 * LEASE_S])
 
     def _someone(self) -> Machine | None:
         return self.chance.choice([m for m in self.machines if m.up and not m.frozen] or [None])
@@ -227,7 +231,7 @@ class Day:
 
         def fault(where: str) -> None:
             nonlocal left
-            if where == when and left and machine.up and self.chance.random() < 0.5:
+            if where == when and left and machine.up and self._delays.random() < 0.5:
                 left -= 1
                 raise StoreError(f"the connection broke {when}")
 
@@ -250,7 +254,7 @@ class Day:
     def be_late(self) -> None:
         """Let every turn come late for a while, as on a host with too much to do."""
         worst = self.chance.choice([0.05, 1.0, 4.0])
-        self.world.latency = lambda: self.chance.uniform(0, worst)
+        self.world.latency = lambda: self._delays.uniform(0, worst)
         self._in(self._some_time(), self._be_in_time)
 
     def _be_in_time(self) -> None:
