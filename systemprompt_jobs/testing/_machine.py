@@ -6,16 +6,16 @@ import sqlite3
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, partial, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
 from systemprompt_jobs._claim import AHEAD
 from systemprompt_jobs._node import Threads
-from systemprompt_jobs._runtime import Runtime
 from systemprompt_jobs._store import Store
 from systemprompt_jobs._store.schema import instant
 from systemprompt_jobs.errors import StoreError
@@ -23,6 +23,7 @@ from systemprompt_jobs.interfaces import Capabilities
 from systemprompt_jobs.model import Report, State
 
 from ._failpoints import Failpoints
+from ._project import TestRuntime
 from ._world import SECOND, Call, VirtualClock, VirtualLoop, World
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from systemprompt_jobs._node import LiveNode
     from systemprompt_jobs._observe import Observer
     from systemprompt_jobs.interfaces import Attempt
-    from systemprompt_jobs.model import Run
+    from systemprompt_jobs.model import Job, Run
 
 _SIZE = 10
 """Workers of a pool whose settings say nothing."""
@@ -62,6 +63,7 @@ class Machine:
         *,
         plugins: Sequence[object] = (),
         environ: Mapping[str, str] | None = None,
+        services: Mapping[type, object] = MappingProxyType({}),
         database: Path | None = None,
     ) -> None:
         self.world = world
@@ -81,6 +83,7 @@ class Machine:
             VirtualRuntime,
             self,
             root,
+            services,
             plugins,
             {
                 "SYSTEMPROMPT_PLUGINS": "",
@@ -266,19 +269,20 @@ def _has_news(attempt: tuple[Run, Any]) -> bool:
     return said._unread or said._progress is not said._known[0]
 
 
-class VirtualRuntime(Runtime):
+class VirtualRuntime(TestRuntime):
     """A runtime whose node has its turns from the world."""
 
     def __init__(
         self,
         machine: Machine,
         root: Path,
+        services: Mapping[type, object],
         plugins: Sequence[object],
         environ: Mapping[str, str],
     ) -> None:
         self._machine = machine
         self._crew = _Crew(machine)
-        super().__init__(root, plugins=plugins, environ=environ, clock=machine.clock)
+        super().__init__(root, services, plugins=plugins, environ=environ, clock=machine.clock)
         self._manager.unregister(name="core.logs")  # the moments tell the same
 
     @property
@@ -301,6 +305,8 @@ class VirtualRuntime(Runtime):
         """Leave everything as it is, as a process that dies."""
         if self._live is not None:
             self._live._tap.detach()
+        if self._resources is not None:
+            self._resources.close()
         if self._opened is not None:
             self._opened.close()
 
@@ -419,6 +425,8 @@ class Hands:
         world, machine = self._machine.world, self._machine
         world.note(machine.name, "function_began", run=attempt.run)
         seconds = world.takes(attempt.run)
+        if (error := world.fails(attempt.run)) is not None:
+            attempt.job = _raising(attempt.job, error)  # type: ignore[misc]
         report = attempt.call()
         machine.failpoints.reach("mid_run")
         end = partial(self._end, attempt, report)
@@ -436,3 +444,17 @@ class Hands:
         self._running.pop(attempt, None)
         attempt.ended(report)
         self._fill()
+
+
+def _raising(job: Job[..., Any], error: BaseException) -> Job[..., Any]:
+    """Return the job with a function that only raises, and looks like the job's own."""
+
+    @wraps(job.function)
+    def fails(*_: Any, **_values: Any) -> None:
+        raise error
+
+    @wraps(job.function)
+    async def fails_async(*_: Any, **_values: Any) -> None:
+        raise error
+
+    return replace(job, function=fails_async if job.is_async else fails)

@@ -89,6 +89,7 @@ class World:
 
     - `start`: when it begins, aware UTC.
     - `takes`: for how many seconds a run's function is at work; else it ends as it begins.
+    - `fails`: the error that an attempt raises in place of its function, if any.
     - `latency`: how many seconds later than it could a loop gets its turn.
     - `skips`: leave out the looks that would find nothing.
     - `prunes`: forget old history, as `retention` says.
@@ -97,6 +98,7 @@ class World:
 
     start: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     takes: Callable[[Run], float] = lambda _: 0.0
+    fails: Callable[[Run], BaseException | None] = lambda _: None
     latency: Callable[[], float] = lambda: 0.0
     skips: bool = True
     prunes: bool = False
