@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from systemprompt_jobs import Runtime
 
-_OF_SCHEDULES = {"never-fires", "every-second", "five-fields", "daylight-saving"}
-"""Findings of `check` that an author can cure, or silence."""
+_OF_SCHEDULES = {"never-fires", "every-second", "five-fields"}
+"""Findings of `check` that an author cures, or silences."""
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

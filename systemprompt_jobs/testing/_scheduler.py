@@ -64,7 +64,7 @@ class Scheduler:
         self._services[kind] = value
 
     def nodes(self, number: int) -> list[Machine]:
-        """Start so many schedulers of one database; they are called node1, node2 …"""
+        """Start so many schedulers of one database: node1, node2 and so on."""
         self._not_started("nodes")
         made = [self._new_node(f"node{n + 1}") for n in range(number)]
         for node in made:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Count(int):
 
     what: str
 
-    def __new__(cls, number: int, what: str) -> Count:
+    def __new__(cls, number: int, what: str) -> Self:
         """Return the number."""
         count = super().__new__(cls, number)
         count.what = what

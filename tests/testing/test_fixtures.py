@@ -72,7 +72,7 @@ def test_what_a_function_raises_is_in_the_report(run_job):
 
 @pytest.mark.parametrize("parameters", [{"days": "many"}, {"dais": 7}])
 def test_a_wrong_parameter_is_refused(run_job, parameters):
-    with pytest.raises(ParameterError, match="dais|days"):
+    with pytest.raises(ParameterError, match=r"dais|days"):
         run_job(everything, parameters=parameters)
 
 

@@ -153,7 +153,7 @@ def test_to_leave_out_looks_changes_nothing_that_happens(make):
     def story(*, skips):
         world, one, _ = make(2, takes=lambda run: 30.0 * run.attempt, skips=skips)
         world.call_in(125, one.crash)
-        world.call_in(200, one.start)
+        world.call_in(225, one.start)
         world.run_for(400)
         return seen(world), world.turns
 
