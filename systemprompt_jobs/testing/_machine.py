@@ -24,7 +24,7 @@ from systemprompt_jobs.model import Report, State
 
 from ._failpoints import Failpoints
 from ._project import TestRuntime
-from ._world import SECOND, Call, VirtualClock, VirtualLoop, World
+from ._world import SECOND, Call, Crash, VirtualClock, VirtualLoop, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,6 +92,7 @@ class Machine:
             },
         )
         self._observer: Observer | None = None
+        self._noted: float | None = None
         self._reader: sqlite3.Connection | None = None
         world.machines.append(self)
 
@@ -106,22 +107,29 @@ class Machine:
         assert self.runtime is None, f"{self.name} is up already"
         self.runtime = self.new_runtime()
         self.lease_s = self.runtime.settings.lease.total_seconds()
-        if any(other.up for other in self.world.machines if other is not self):
+        others = [machine for machine in self.world.machines if machine.up and machine is not self]
+        for other in others:
+            other.write_down()
             self.world.stir()
         self.world.act(self, self.runtime.start)
 
     def stop(self, grace: timedelta | None = None) -> None:
         """Stop it as TERM does: time passes while its runs end."""
         assert self.runtime is not None, f"{self.name} is down already"
-        self.runtime.stop(grace)
-        self.flush()
-        self._is_gone()
+        try:
+            self.runtime.stop(grace)
+        except Crash:
+            self.crash()
+        else:
+            self.flush()
+            self._is_gone()
 
     def crash(self) -> None:
         """End it as `kill -9` does."""
         if self.runtime is None:
             return
         self.world.note(self.name, "crashed")
+        self.write_down()
         self.runtime.abandon()
         self._is_gone()
 
@@ -151,6 +159,7 @@ class Machine:
 
     def freeze(self) -> None:
         """Let it do nothing, as a suspended virtual machine; time goes on."""
+        self.write_down()
         self.frozen = True
         self.world.note(self.name, "frozen")
 
@@ -172,6 +181,7 @@ class Machine:
 
     def lose_database(self) -> None:
         """Have no way to the database."""
+        self.write_down()
         self.reachable = False
         self.world.note(self.name, "database_stopped")
 
@@ -213,7 +223,7 @@ class Machine:
         keeper, now = self.live._keeper, self.clock.monotonic()
         loop = next(loop for loop in self.loops if loop.name == "keep")
         if alone:
-            keeper._renewed = self.live._claimer._reviewed = now
+            keeper._renewed = self.live._claimer._reviewed = self._noted = now
         elif now >= keeper._renewed + self.lease_s / 3:
             try:
                 keeper._beat()
@@ -221,10 +231,12 @@ class Machine:
                 loop.turn()
         loop.postpone(self.world.micros + SECOND)
 
-    def settle(self) -> None:
-        """Have the database say what is known here."""
-        with suppress(StoreError):
-            self.live._keeper._beat()
+    def write_down(self) -> None:
+        """Have the database say that the lease was renewed, if only memory does."""
+        node = self.runtime.live if self.runtime is not None else None
+        if node is not None and node._keeper._renewed == self._noted and not self.frozen:
+            with suppress(StoreError, Crash):
+                node._keeper._beat()
 
     def appointments(self) -> Iterator[int | None]:
         """Yield when this node has something to do but to look around, in the world's time.

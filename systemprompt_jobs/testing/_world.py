@@ -153,8 +153,7 @@ class World:
             pass
         self.micros = max(self.micros, micros)
         for machine in self.machines:
-            if machine.up and not machine.troubled:
-                self.act(machine, machine.settle)
+            self.act(machine, machine.write_down)
 
     def turn(self, until: int | None = None) -> bool:
         """Give one turn to whoever is next; False if nobody is before `until`."""

@@ -220,6 +220,46 @@ def test_a_failed_test_shows_the_time_line(pytester):
     )
 
 
+def test_a_plugin_that_breaks_the_contract_is_told_where(pytester):
+    pytester.makepyfile(
+        bad_jobs="""
+        from pathlib import Path
+        from systemprompt_jobs import job
+
+        @job(schedule="*/5 * * * * *")
+        def wipe(ctx, *, folder=""):
+            (Path(ctx.config["root"]) / "precious").unlink()
+
+        @job
+        def good(*, number: int = 1):
+            "Do nothing, but a number of times."
+        """,
+        test_bad="""
+        from systemprompt_jobs.testing import PluginContract
+
+        class TestBad(PluginContract):
+            plugin = "bad_jobs"
+
+            def settings(self, root):
+                return {"extensions": {"bad_jobs": {"root": str(root)}}}
+
+            def prepare(self, root):
+                (root / "precious").touch()
+        """,
+    )
+    pytester.syspathinsert()
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=5, failed=4)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*the first line of a docstring describes it*",
+            "*looks like a crontab line of five fields*",
+            "*folder has no annotation*",
+            "*a dry run of bad_jobs:wipe has changed precious*",
+        ]
+    )
+
+
 def test_pytest_is_not_slowed_down_by_what_a_test_does_not_use():
     code = (
         "import sys, pytest, systemprompt_jobs.testing.plugin; "

@@ -94,6 +94,16 @@ def test_a_run_moves_on_within_five_thirds_of_a_lease(make):
     assert again.node != died.node
 
 
+def test_the_lease_of_a_node_that_was_alone_is_one_that_others_wait_for(make):
+    world, one = make(1, takes=lambda _: 60.0)
+    world.run_for(150)
+    one.crash()
+    one.start()
+    world.run_for(60)
+    died, again = what(world, "crashed", "run_retrying")
+    assert timedelta(seconds=9) < again.at - died.at <= timedelta(seconds=9 * 5 / 3 + 1)
+
+
 def test_what_a_frozen_process_reports_later_is_discarded(make):
     world, *nodes = make(2, takes=lambda _: 60.0)
     world.run_for(150)
