@@ -282,7 +282,7 @@ class VirtualLoop(Loop):
         self.called = False
         self._machine = machine
         self._call: Call | None = None
-        self._stepping = False
+        self._started = self._stepping = False
         machine.loops.append(self)
 
     @property
@@ -299,29 +299,31 @@ class VirtualLoop(Loop):
         """Have the first turn at once."""
         if self.name == "prune" and not self._machine.world.prunes:
             return
-        self._at(self._machine.world.micros, called=True)
+        self._started = True
+        self._in(0.0, called=True)
 
     def wake(self) -> None:
         """Have a turn at once, unless it pauses after a failure."""
         self._woken = True
-        if self._call is not None and not (self._stepping or self._backoff or self._stopping):
-            self._at(self._machine.world.micros, called=True)
+        if self._started and not (self._stepping or self._backoff or self._stopping):
+            self._in(0.0, called=True)
 
     def stop(self) -> None:
         """Have no more turns."""
         self._stopping = True
-        if self._call is not None:
-            self._call.cancelled = True
+        self._in(None)
 
     def postpone(self, micros: int) -> None:
         """Have no turn before an instant."""
         if self.due is not None and self.due < micros:
-            self._at(micros)
+            self._in((micros - self._machine.world.micros) / SECOND)
 
     def turn(self) -> None:
         """Step once, and see when to do so again."""
         assert self._call is not None
-        self._oversleep(self._machine.world.micros - self._call.due)
+        late = self._machine.world.micros - self._call.due
+        if late > 0 and not self.called:
+            self._overslept(late / SECOND)
         self._woken, self._stepping = False, True
         try:
             seconds = self._guarded_step()
@@ -330,26 +332,18 @@ class VirtualLoop(Loop):
         if self._stopping:
             return
         if self._backoff or not self._woken:
-            pause = math.inf if seconds is None else max(0.0, seconds)
-            self._at_in(pause, called=bool(self._backoff))
+            self._in(seconds, called=bool(self._backoff))
         else:
-            self._at_in(0.0, called=True)
+            self._in(0.0, called=True)
 
-    def _oversleep(self, micros: int) -> None:
-        if micros > 0 and not self.called:
-            self._overslept(micros / SECOND)
-
-    def _at_in(self, seconds: float, *, called: bool) -> None:
-        world = self._machine.world
-        if seconds == math.inf:
-            seconds = 1e9  # until it is woken
-        self._at(world.micros + math.ceil(seconds * SECOND), called=called)
-
-    def _at(self, micros: int, *, called: bool = False) -> None:
+    def _in(self, seconds: float | None, *, called: bool = False) -> None:
+        """Have the next turn in so many seconds, or when it is woken."""
         world, machine = self._machine.world, self._machine
         if self._call is not None:
-            self._call.cancelled = True
+            self._call.cancelled, self._call = True, None
         self.called = called
-        due = micros + round(world.latency() * SECOND)
-        self._call = Call(due, self.turn, machine, machine.life, self)
-        world.put(self._call)
+        if seconds is not None:
+            pause = max(0.0, seconds) + world.latency()
+            due = world.micros + math.ceil(pause * SECOND)
+            self._call = Call(due, self.turn, machine, machine.life, self)
+            world.put(self._call)

@@ -253,7 +253,7 @@ def test_a_plugin_that_breaks_the_contract_is_told_where(pytester):
     result.stdout.fnmatch_lines_random(
         [
             "*the first line of a docstring describes it*",
-            "*looks like a crontab line of five fields*",
+            "*five-fields*",
             "*folder has no annotation*",
             "*a dry run of bad_jobs:wipe has changed precious*",
         ]
