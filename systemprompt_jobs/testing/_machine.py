@@ -98,20 +98,20 @@ class Machine:
 
     # --- its life ---
 
-    def new_runtime(self) -> VirtualRuntime:
-        """Return a runtime of this machine that is not at work."""
-        return self._make()
-
     def start(self) -> None:
-        """Start a scheduler."""
+        """Start a scheduler. Raises StoreError and ConfigurationError; then it is down."""
         assert self.runtime is None, f"{self.name} is up already"
-        self.runtime = self.new_runtime()
+        self.runtime = self._make()
         self.lease_s = self.runtime.settings.lease.total_seconds()
         others = [machine for machine in self.world.machines if machine.up and machine is not self]
         for other in others:
             other.write_down()
             self.world.stir()
-        self.world.act(self, self.runtime.start)
+        try:
+            self.world.act(self, self.runtime.start)
+        except Exception:
+            self._is_gone()
+            raise
 
     def stop(self, grace: timedelta | None = None) -> None:
         """Stop it as TERM does: time passes while its runs end."""

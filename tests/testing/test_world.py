@@ -131,6 +131,19 @@ def test_an_outage_is_seen_once_by_each_and_then_caught_up(make):
     assert [m.run.tick.minute for m in what(world, "function_ended")] == [10]
 
 
+def test_a_start_without_a_database_fails_and_the_next_one_may_not(make):
+    world, one = make(1)
+    one.stop()
+    one.lose_database()
+    with pytest.raises(StoreError, match="stopped by a test"):
+        one.start()
+    assert not one.up
+    one.find_database()
+    one.start()
+    world.run_for(130)
+    assert len(what(world, "run_succeeded")) == 1
+
+
 def test_an_unanswered_commit_runs_nothing_twice(make):
     world, one = make(1)
     lost = iter([True])
