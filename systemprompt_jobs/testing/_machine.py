@@ -6,16 +6,16 @@ import sqlite3
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, partial, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
 from systemprompt_jobs._claim import AHEAD
 from systemprompt_jobs._node import Threads
-from systemprompt_jobs._runtime import Runtime
 from systemprompt_jobs._store import Store
 from systemprompt_jobs._store._postgresql import DatabaseTime
 from systemprompt_jobs._store.schema import instant
@@ -24,7 +24,8 @@ from systemprompt_jobs.interfaces import Capabilities
 from systemprompt_jobs.model import Report, State
 
 from ._failpoints import Failpoints
-from ._world import SECOND, Call, VirtualClock, VirtualLoop, World
+from ._project import TestRuntime
+from ._world import SECOND, Call, Crash, VirtualClock, VirtualLoop, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from systemprompt_jobs._observe import Observer
     from systemprompt_jobs._store import StoreClock
     from systemprompt_jobs.interfaces import Attempt, Clock
-    from systemprompt_jobs.model import Run
+    from systemprompt_jobs.model import Job, Run
 
 _SIZE = 10
 """Workers of a pool whose settings say nothing."""
@@ -66,6 +67,7 @@ class Machine:
         *,
         plugins: Sequence[object] = (),
         environ: Mapping[str, str] | None = None,
+        services: Mapping[type, object] = MappingProxyType({}),
         database: Path | None = None,
         database_clock: bool = False,
     ) -> None:
@@ -87,6 +89,7 @@ class Machine:
             VirtualRuntime,
             self,
             root,
+            services,
             plugins,
             {
                 "SYSTEMPROMPT_PLUGINS": "",
@@ -95,36 +98,44 @@ class Machine:
             },
         )
         self._observer: Observer | None = None
+        self._noted: float | None = None
         self._reader: sqlite3.Connection | None = None
         world.machines.append(self)
 
     # --- its life ---
 
-    def new_runtime(self) -> VirtualRuntime:
-        """Return a runtime of this machine that is not at work."""
-        return self._make()
-
     def start(self) -> None:
-        """Start a scheduler."""
+        """Start a scheduler. Raises StoreError and ConfigurationError; then it is down."""
         assert self.runtime is None, f"{self.name} is up already"
-        self.runtime = self.new_runtime()
+        self.runtime = self._make()
         self.lease_s = self.runtime.settings.lease.total_seconds()
-        if any(other.up for other in self.world.machines if other is not self):
+        others = [machine for machine in self.world.machines if machine.up and machine is not self]
+        for other in others:
+            other.write_down()
             self.world.stir()
-        self.world.act(self, self.runtime.start)
+        try:
+            self.world.act(self, self.runtime.start)
+        except Exception:
+            self._is_gone()
+            raise
 
     def stop(self, grace: timedelta | None = None) -> None:
         """Stop it as TERM does: time passes while its runs end."""
         assert self.runtime is not None, f"{self.name} is down already"
-        self.runtime.stop(grace)
-        self.flush()
-        self._is_gone()
+        try:
+            self.runtime.stop(grace)
+        except Crash:
+            self.crash()
+        else:
+            self.flush()
+            self._is_gone()
 
     def crash(self) -> None:
         """End it as `kill -9` does."""
         if self.runtime is None:
             return
         self.world.note(self.name, "crashed")
+        self.write_down()
         self.runtime.abandon()
         self._is_gone()
 
@@ -154,6 +165,7 @@ class Machine:
 
     def freeze(self) -> None:
         """Let it do nothing, as a suspended virtual machine; time goes on."""
+        self.write_down()
         self.frozen = True
         self.world.note(self.name, "frozen")
 
@@ -175,6 +187,7 @@ class Machine:
 
     def lose_database(self) -> None:
         """Have no way to the database."""
+        self.write_down()
         self.reachable = False
         self.world.note(self.name, "database_stopped")
 
@@ -216,7 +229,7 @@ class Machine:
         keeper, now = self.live._keeper, self.clock.monotonic()
         loop = next(loop for loop in self.loops if loop.name == "keep")
         if alone:
-            keeper._renewed = self.live._claimer._reviewed = now
+            keeper._renewed = self.live._claimer._reviewed = self._noted = now
         elif now >= keeper._renewed + self.lease_s / 3:
             try:
                 keeper._beat()
@@ -224,10 +237,12 @@ class Machine:
                 loop.turn()
         loop.postpone(self.world.micros + SECOND)
 
-    def settle(self) -> None:
-        """Have the database say what is known here."""
-        with suppress(StoreError):
-            self.live._keeper._beat()
+    def write_down(self) -> None:
+        """Have the database say that the lease was renewed, if only memory does."""
+        node = self.runtime.live if self.runtime is not None else None
+        if node is not None and node._keeper._renewed == self._noted and not self.frozen:
+            with suppress(StoreError, Crash):
+                node._keeper._beat()
 
     def appointments(self) -> Iterator[int | None]:
         """Yield when this node has something to do but to look around, in the world's time.
@@ -272,19 +287,20 @@ def _has_news(attempt: tuple[Run, Any]) -> bool:
     return said._unread or said._progress is not said._known[0]
 
 
-class VirtualRuntime(Runtime):
+class VirtualRuntime(TestRuntime):
     """A runtime whose node has its turns from the world."""
 
     def __init__(
         self,
         machine: Machine,
         root: Path,
+        services: Mapping[type, object],
         plugins: Sequence[object],
         environ: Mapping[str, str],
     ) -> None:
         self._machine = machine
         self._crew = _Crew(machine)
-        super().__init__(root, plugins=plugins, environ=environ, clock=machine.clock)
+        super().__init__(root, services, plugins=plugins, environ=environ, clock=machine.clock)
         self._manager.unregister(name="core.logs")  # the moments tell the same
 
     @property
@@ -307,6 +323,8 @@ class VirtualRuntime(Runtime):
         """Leave everything as it is, as a process that dies."""
         if self._live is not None:
             self._live._tap.detach()
+        if self._resources is not None:
+            self._resources.close()
         if self._opened is not None:
             self._opened.close()
 
@@ -442,6 +460,8 @@ class Hands:
         world, machine = self._machine.world, self._machine
         world.note(machine.name, "function_began", run=attempt.run)
         seconds = world.takes(attempt.run)
+        if (error := world.fails(attempt.run)) is not None:
+            attempt.job = _raising(attempt.job, error)  # type: ignore[misc]
         report = attempt.call()
         machine.failpoints.reach("mid_run")
         end = partial(self._end, attempt, report)
@@ -459,3 +479,17 @@ class Hands:
         self._running.pop(attempt, None)
         attempt.ended(report)
         self._fill()
+
+
+def _raising(job: Job[..., Any], error: BaseException) -> Job[..., Any]:
+    """Return the job with a function that only raises, and looks like the job's own."""
+
+    @wraps(job.function)
+    def fails(*_: Any, **_values: Any) -> None:
+        raise error
+
+    @wraps(job.function)
+    async def fails_async(*_: Any, **_values: Any) -> None:
+        raise error
+
+    return replace(job, function=fails_async if job.is_async else fails)

@@ -89,6 +89,7 @@ class World:
 
     - `start`: when it begins, aware UTC.
     - `takes`: for how many seconds a run's function is at work; else it ends as it begins.
+    - `fails`: the error that an attempt raises in place of its function, if any.
     - `latency`: how many seconds later than it could a loop gets its turn.
     - `skips`: leave out the looks that would find nothing.
     - `look_s`: make the looks that may find something no more often than this, in seconds; 0 as
@@ -99,6 +100,7 @@ class World:
 
     start: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     takes: Callable[[Run], float] = lambda _: 0.0
+    fails: Callable[[Run], BaseException | None] = lambda _: None
     latency: Callable[[], float] = lambda: 0.0
     skips: bool = True
     look_s: float = 0.0
@@ -154,8 +156,7 @@ class World:
             pass
         self.micros = max(self.micros, micros)
         for machine in self.machines:
-            if machine.up and not machine.troubled:
-                self.act(machine, machine.settle)
+            self.act(machine, machine.write_down)
 
     def turn(self, until: int | None = None) -> bool:
         """Give one turn to whoever is next; False if nobody is before `until`."""
@@ -287,7 +288,7 @@ class VirtualLoop(Loop):
         self.called = False
         self._machine = machine
         self._call: Call | None = None
-        self._stepping = False
+        self._started = self._stepping = False
         self._turned = 0
         machine.loops.append(self)
 
@@ -305,24 +306,24 @@ class VirtualLoop(Loop):
         """Have the first turn at once."""
         if self.name == "prune" and not self._machine.world.prunes:
             return
-        self._at(self._machine.world.micros, called=True)
+        self._started = True
+        self._in(0.0, called=True)
 
     def wake(self) -> None:
         """Have a turn at once, unless it pauses after a failure."""
         self._woken = True
-        if self._call is not None and not (self._stepping or self._backoff or self._stopping):
-            self._at(self._machine.world.micros, called=True)
+        if self._started and not (self._stepping or self._backoff or self._stopping):
+            self._in(0.0, called=True)
 
     def stop(self) -> None:
         """Have no more turns."""
         self._stopping = True
-        if self._call is not None:
-            self._call.cancelled = True
+        self._in(None)
 
     def postpone(self, micros: int) -> None:
         """Have no turn before an instant."""
         if self.due is not None and self.due < micros:
-            self._at(micros)
+            self._in((micros - self._machine.world.micros) / SECOND)
 
     def can_wait(self, micros: int) -> bool:
         """Postpone a look if the last turn is not so long ago, and has seen what is due here."""
@@ -330,14 +331,16 @@ class VirtualLoop(Loop):
         later = min([self._turned + micros, *dues])
         if self.due is None or later <= self.due:
             return False
-        self._at(later)
+        self.postpone(later)
         return True
 
     def turn(self) -> None:
         """Step once, and see when to do so again."""
         self._turned = self._machine.world.micros
         assert self._call is not None
-        self._oversleep(self._machine.world.micros - self._call.due)
+        late = self._machine.world.micros - self._call.due
+        if late > 0 and not self.called:
+            self._overslept(late / SECOND)
         self._woken, self._stepping = False, True
         try:
             seconds = self._guarded_step()
@@ -346,26 +349,18 @@ class VirtualLoop(Loop):
         if self._stopping:
             return
         if self._backoff or not self._woken:
-            pause = math.inf if seconds is None else max(0.0, seconds)
-            self._at_in(pause, called=bool(self._backoff))
+            self._in(seconds, called=bool(self._backoff))
         else:
-            self._at_in(0.0, called=True)
+            self._in(0.0, called=True)
 
-    def _oversleep(self, micros: int) -> None:
-        if micros > 0 and not self.called:
-            self._overslept(micros / SECOND)
-
-    def _at_in(self, seconds: float, *, called: bool) -> None:
-        world = self._machine.world
-        if seconds == math.inf:
-            seconds = 1e9  # until it is woken
-        self._at(world.micros + math.ceil(seconds * SECOND), called=called)
-
-    def _at(self, micros: int, *, called: bool = False) -> None:
+    def _in(self, seconds: float | None, *, called: bool = False) -> None:
+        """Have the next turn in so many seconds, or when it is woken."""
         world, machine = self._machine.world, self._machine
         if self._call is not None:
-            self._call.cancelled = True
+            self._call.cancelled, self._call = True, None
         self.called = called
-        due = micros + round(world.latency() * SECOND)
-        self._call = Call(due, self.turn, machine, machine.life, self)
-        world.put(self._call)
+        if seconds is not None:
+            pause = max(0.0, seconds) + world.latency()
+            due = world.micros + math.ceil(pause * SECOND)
+            self._call = Call(due, self.turn, machine, machine.life, self)
+            world.put(self._call)
