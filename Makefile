@@ -42,6 +42,13 @@ MINUTES ?= 1
 soak: $(INSTALLED_DEV) ## break schedulers, network and database for MINUTES=n on each database
 	PYTHONPATH=. $(BIN)/python tests/faults/soak.py $(MINUTES)
 
+SEEDS ?= 500
+ONLY ?=
+
+.PHONY: simulate
+simulate: $(INSTALLED_DEV) ## live through SEEDS=n days with faults on virtual time; ONLY=n tells one
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(ONLY),--only $(ONLY))
+
 .PHONY: lint
 lint: $(INSTALLED_DEV) ## check style, types and layers
 	$(BIN)/ruff check

@@ -215,11 +215,14 @@ class DatabaseTime:
     def read(self, connection: Connection) -> datetime:
         """Ask the database."""
         sent = self.local.monotonic()
-        at = EPOCH + timedelta(microseconds=connection.execute(_CLOCK).scalar_one())
+        at = self._ask(connection)
         answered = self.local.monotonic()
         self._seen = (at, answered)
         self.offset = self.local.now() - at - timedelta(seconds=(answered - sent) / 2)
         return at
+
+    def _ask(self, connection: Connection) -> datetime:
+        return EPOCH + timedelta(microseconds=connection.execute(_CLOCK).scalar_one())
 
     def reached(self) -> datetime:
         """Return the database's time, or the node's own if that is up to 1 s behind.
