@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import smtplib
@@ -155,3 +156,27 @@ def test_the_tests_that_a_guide_shows_pass(page, tmp_path):
         timeout=120,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_attempts_of_a_guide_are_traced_in_worker_processes(tmp_path):
+    unpack(GUIDES / "trace-runs.md", tmp_path)
+    command = ["-m", "systemprompt_jobs.builtin.cli", "--root", str(tmp_path)]
+    result = subprocess.run(
+        [sys.executable, *command, "infra", "jobs", "run", "import_prices"],
+        check=False,
+        env=os.environ | {"SYSTEMPROMPT_PLUGINS": "opentelemetry"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = map(json.loads, (tmp_path / "telemetry.jsonl").read_text("utf-8").splitlines())
+    written = [*lines]
+    spans = [line for line in written if "context" in line]
+    failed, succeeded = [span for span in spans if span["name"] == "jobs:import_prices"]
+    assert [span["parent_id"] for span in spans if span["name"] == "download"] == [
+        span["context"]["span_id"] for span in (failed, succeeded)
+    ]
+    assert failed["attributes"]["error.type"] == "ConnectionError"
+    assert succeeded["status"] == {"status_code": "UNSET"}
+    assert "systemprompt_jobs.runs" in json.dumps([line for line in written if line not in spans])
