@@ -15,7 +15,7 @@ from systemprompt_jobs._store import queries, statistics
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.queries import Wanted
 from systemprompt_jobs._store.schema import run as run_table
-from systemprompt_jobs.model import State, Trigger
+from systemprompt_jobs.model import Backlog, State, Trigger
 from tests.support import START, ManualClock, make_plan
 
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
@@ -107,6 +107,29 @@ def test_runs_that_say_something_in_error_or_message(store):
 def test_the_next_page_begins_below_the_last_run(store):
     numbers = record(store, *(done("a", n * HOUR) for n in range(5)))
     assert ids(store, before=numbers[3]) == numbers[2::-1]
+
+
+# --- what has not ended ---
+
+
+def test_what_has_not_ended_is_counted_by_job(store, clock):
+    over, good = clock.lease_now() - 1, clock.lease_now() + 1
+    again = {"attempt": 1, "max_attempts": 2}
+    record(
+        store,
+        ("a", HOUR, State.PENDING, {"node": "", "available_at": START - HOUR}),
+        ("a", 2 * HOUR, State.PENDING, {"node": "", "available_at": START - 2 * HOUR}),
+        ("a", 3 * HOUR, State.PENDING, {"node": "", "available_at": START - 3 * HOUR, **again}),
+        ("b", HOUR, State.CLAIMED, {"lease_until": good}),
+        ("b", HOUR, State.CLAIMED, {"lease_until": good, **again}),
+        ("b", HOUR, State.RUNNING, {"lease_until": over, "attempt": 1}),
+        ("b", HOUR, State.RUNNING, {"lease_until": good, "attempt": 1}),
+        done("c", HOUR),
+    )
+    assert _look.backlog(store, clock) == [
+        Backlog("ext:a", pending=2, retrying=1, since=START - 2 * HOUR),
+        Backlog("ext:b", retrying=1, claimed=1, running=2, expired=1),
+    ]
 
 
 # --- statistics ---

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, func, or_, select
 
-from ..model import RETRYING, State
+from ..model import RETRYING, Backlog, State
 from .runs import columns, to_run
-from .schema import Instant, attempt, audit, job, job_set, run
+from .schema import HELD, Instant, attempt, audit, job, job_set, node, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,3 +126,29 @@ def counts_since(connection: Connection, since: datetime) -> dict[str, int]:
         select(status, func.sum(run.c.count)).where(run.c.created >= since).group_by(status)
     )
     return {row[0]: int(row[1]) for row in rows}
+
+
+def backlog(connection: Connection, lease_now: int, boot: str) -> list[Backlog]:
+    """Return what has not ended, by job. Uses the indexes `jobs_run_pending` and `jobs_run_held`."""
+    pending = and_(run.c.state == State.PENDING, run.c.attempt == 0)
+    over = and_(HELD, or_(run.c.lease_until < lease_now, node.c.boot != boot))
+
+    def number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.count(case((condition, 1)))
+
+    statement = (
+        select(
+            run.c.job_id,
+            number(pending).label("pending"),
+            number(_RETRYING).label("retrying"),
+            number(and_(run.c.state == State.CLAIMED, run.c.attempt == 0)).label("claimed"),
+            number(run.c.state == State.RUNNING).label("running"),
+            number(over).label("expired"),
+            func.min(case((pending, run.c.available_at)), type_=Instant).label("since"),
+        )
+        .outerjoin(node, node.c.id == run.c.node)
+        .where(or_(HELD, run.c.state == State.PENDING))
+        .group_by(run.c.job_id)
+        .order_by(run.c.job_id)
+    )
+    return [Backlog(**row._mapping) for row in connection.execute(statement)]  # noqa: SLF001  # public
