@@ -1,6 +1,6 @@
 """One log line for every transition, written by the observer's thread.
 
-The event's name is the hook's; its fields are documented in `docs/reference/hooks.md`.
+The event's name is the hook's; its fields are documented in `docs/reference/events.md`.
 """
 
 from __future__ import annotations
