@@ -128,7 +128,7 @@ def test_what_has_not_ended_is_counted_by_job(store, clock):
     )
     assert _look.backlog(store, clock) == [
         Backlog("ext:a", pending=2, retrying=1, since=START - 2 * HOUR),
-        Backlog("ext:b", retrying=1, claimed=1, running=2, expired=1),
+        Backlog("ext:b", retrying=1, claimed=1, running=2, held=3, expired=1),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, or_, select
+from sqlalchemy import and_, case, func, not_, or_, select
 
 from ..model import RETRYING, Backlog, State
 from .runs import columns, to_run
@@ -131,7 +131,7 @@ def counts_since(connection: Connection, since: datetime) -> dict[str, int]:
 def backlog(connection: Connection, lease_now: int, boot: str) -> list[Backlog]:
     """Return what has not ended, by job. Uses the indexes `jobs_run_pending` and `jobs_run_held`."""
     pending = and_(run.c.state == State.PENDING, run.c.attempt == 0)
-    over = and_(HELD, or_(run.c.lease_until < lease_now, node.c.boot != boot))
+    over = or_(run.c.lease_until < lease_now, func.coalesce(node.c.boot, boot) != boot)
 
     def number(condition: ColumnElement[bool]) -> ColumnElement[int]:
         return func.count(case((condition, 1)))
@@ -143,7 +143,8 @@ def backlog(connection: Connection, lease_now: int, boot: str) -> list[Backlog]:
             number(_RETRYING).label("retrying"),
             number(and_(run.c.state == State.CLAIMED, run.c.attempt == 0)).label("claimed"),
             number(run.c.state == State.RUNNING).label("running"),
-            number(over).label("expired"),
+            number(and_(HELD, not_(over))).label("held"),
+            number(and_(HELD, over)).label("expired"),
             func.min(case((pending, run.c.available_at)), type_=Instant).label("since"),
         )
         .outerjoin(node, node.c.id == run.c.node)
