@@ -163,6 +163,21 @@ def test_an_event_says_at_which_level_and_with_which_fields_it_is_logged(hook):
     assert sorted(entry) == sorted(re.findall(r"`(\w+)`", fields))
 
 
+@pytest.mark.parametrize(
+    "hook", [hook for hook in observers() if "report" in ROWS[hook][2] and hook not in UNLOGGED]
+)
+def test_what_plugins_noted_is_in_the_lines_of_an_end_and_hides_nothing(hook):
+    names = inspect.signature(spec(hook)).parameters
+    values = {name: VALUES[name] for name in names}
+    notes = {"trace_id": "4bf9", "event": "mine", "job": "mine", "duration_s": "mine"}
+    values["report"] = dataclasses.replace(values["report"], annotations=notes)
+    with structlog.testing.capture_logs() as entries:
+        getattr(logs, hook)(**values)
+    (entry,) = entries
+    assert (entry["event"], entry["job"], entry["duration_s"]) == (hook, "e:j", 0)
+    assert entry["trace_id"] == "4bf9"
+
+
 def test_nothing_else_is_observed_by_the_log():
     logged = {name for name, value in vars(logs).items() if hasattr(value, hookspecs.MARKER)}
     assert logged == {*observers()} - UNLOGGED
