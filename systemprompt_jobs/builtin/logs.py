@@ -31,15 +31,15 @@ def _run_fields(run: Run) -> dict[str, Any]:
 
 
 def _end_fields(run: Run, report: Report) -> dict[str, Any]:
-    """Return the fields of an attempt's end, among them what plugins noted, e.g. a trace's id."""
-    notes = {name: value for name, value in report.annotations.items() if name != "event"}
-    fields = notes | _run_fields(run)
+    """Return the fields of an attempt's end, last what plugins noted, e.g. a trace's id."""
+    fields = _run_fields(run)
     fields["duration_s"] = round(report.duration.total_seconds(), 6)
     for name in ("message", "processed", "failed", "error"):
         value = getattr(report, name)
         if value not in ("", None):
             fields[name] = value
-    return fields
+    taken = {*fields, "event"}
+    return fields | {n: note for n, note in report.annotations.items() if n not in taken}
 
 
 @observe
