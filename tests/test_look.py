@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import create_engine, event
 
 from systemprompt_jobs import _look
 from systemprompt_jobs._claim import job_row, run_values
@@ -14,6 +15,7 @@ from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import queries, statistics
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.queries import Wanted
+from systemprompt_jobs._store.schema import metadata
 from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs.model import Backlog, State, Trigger
 from tests.support import START, ManualClock, make_plan
@@ -130,6 +132,27 @@ def test_what_has_not_ended_is_counted_by_job(store, clock):
         Backlog("ext:a", pending=2, retrying=1, since=START - 2 * HOUR),
         Backlog("ext:b", retrying=1, claimed=1, running=2, held=3, expired=1),
     ]
+
+
+def test_what_has_not_ended_is_looked_for_in_its_indexes_and_not_in_the_history():
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    asked = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(connection, cursor, statement, parameters, context, many):
+        asked.append((statement, parameters))
+
+    with engine.begin() as connection:
+        queries.backlog(connection, 1, "boot")
+        statement, values = asked[-1]
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+    engine.dispose()
+    scans = {row[3] for row in rows if "jobs_run" in row[3]}
+    assert scans == {
+        "SCAN jobs_run USING INDEX jobs_run_pending",
+        "SCAN jobs_run USING INDEX jobs_run_held",
+    }
 
 
 # --- statistics ---
