@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ._clock import boot_id
 from ._store import nodes as node_rows
 from ._store import queries, statistics
-from .model import EMPTY, AuditEntry, JobStats, NodeOverview
+from .model import EMPTY, AuditEntry, Backlog, JobStats, NodeOverview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,14 @@ def nodes(store: Store, clock: StoreClock, gone: timedelta) -> list[NodeOverview
         lacks = node_rows.lacking(connection, sets)
     found = [_node(row, "live", sizes, lacks.get(row.job_set, ())) for row in live]
     return found + [_node(row, _went(row), sizes) for row in left]
+
+
+def backlog(store: Store, clock: StoreClock) -> list[Backlog]:
+    """Return what has not ended, by job."""
+    boot = boot_id() if store.one_host else ""
+    with store.read() as connection:
+        clock.read(connection)
+        return queries.backlog(connection, clock.lease_now(), boot)
 
 
 def _went(row: Any) -> str:

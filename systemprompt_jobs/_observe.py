@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import structlog
 
 from . import hookspecs
 from .errors import text_of
-from .model import Place, Problem
+from .model import Observers, Place, Problem
 
 if TYPE_CHECKING:
     import pluggy
@@ -23,6 +24,9 @@ _CAPACITY = 100_000
 
 DRAIN_S = 5.0
 """How long observers may take to see the last events."""
+
+SLOW_S = 1.0
+"""An observer that takes longer is reported: all that wait are late by it."""
 
 _END: tuple[str, dict[str, Any]] = ("", {})
 
@@ -40,6 +44,8 @@ class Observer:
         self._callers: dict[str, list[tuple[pluggy.HookImpl, Any]]] = {}
         self._heard: dict[str, bool] = {}
         self._blamed: set[str] = set()
+        self._slow: set[tuple[str, str]] = set()
+        self._calling: tuple[str, str, float] | None = None
         self._thread = threading.Thread(target=self._run, name="jobs-observer", daemon=True)
         self._log = structlog.get_logger("systemprompt_jobs")
         self._overflow = threading.Lock()
@@ -72,7 +78,17 @@ class Observer:
         if self.dropped:
             self._log.warning("observers_overflowed", dropped=self.dropped)
         if self._thread.is_alive():
-            self._log.warning("observers_not_drained", waiting=self._queue.qsize())
+            at = self.load()
+            self._log.warning("observers_not_drained", waiting=at.waiting, calling=at.calling)
+
+    def load(self) -> Observers:
+        """Return how far the thread is. Any thread may ask."""
+        calling, waiting = self._calling, self._queue.qsize()
+        if calling is None:
+            return Observers(waiting, self.dropped)
+        plugin, hook, began = calling
+        busy = timedelta(seconds=time.monotonic() - began)
+        return Observers(waiting, self.dropped, f"{plugin}: {hook}()", busy)
 
     def flush(self) -> None:
         """Make the calls that wait, on this thread, in place of one that was not started."""
@@ -88,10 +104,30 @@ class Observer:
         if hook not in self._callers:
             self._callers[hook] = self._each(hook)
         for implementation, caller in self._callers[hook]:
+            plugin, began = implementation.plugin_name, time.monotonic()
+            self._calling = (plugin, hook, began)
             try:
                 caller(**arguments)
             except BaseException as error:  # noqa: BLE001  # sys.exit() of an observer included
                 self._blame(implementation, hook, error)
+            self._calling = None
+            if (took := time.monotonic() - began) > SLOW_S:
+                self._report_slow(plugin, hook, took)
+
+    def _report_slow(self, plugin: str, hook: str, took: float) -> None:
+        """Name it once: one that is slow always would fill the log."""
+        if (plugin, hook) in self._slow:
+            return
+        self._slow.add((plugin, hook))
+        with suppress(Exception):
+            self._log.warning(
+                "observer_slow",
+                plugin=plugin,
+                distribution=_distribution(plugin),
+                hook=hook,
+                took_s=round(took, 3),
+                waiting=self._queue.qsize(),
+            )
 
     def _each(self, hook: str) -> list[tuple[pluggy.HookImpl, Any]]:
         """Return one caller per plugin: in a joint call, one that raises would stop the rest.

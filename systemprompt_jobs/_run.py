@@ -19,7 +19,7 @@ from ._context import JobContext
 from ._declare import JobResult, Retry, Skip, error_type_name
 from ._output import identity
 from ._said import Said, clean, speaking
-from .errors import ParameterError, RunCancelled, text_of
+from .errors import DeclaredFailure, ParameterError, RunCancelled, text_of
 from .model import Report, Run, State
 
 if TYPE_CHECKING:
@@ -51,10 +51,6 @@ class _Outcome:
     traceback: str = ""
     error_types: tuple[str, ...] = ()
     retry_after: timedelta | None = None
-
-
-class _DeclaredFailure(Exception):  # noqa: N818  # it is no error
-    """The job returned `JobResult.failure()`."""
 
 
 class Attempt:
@@ -175,7 +171,7 @@ class _Verdict:
         """Take what the function returned."""
         self._outcome = _judge(result, self._run)
         if isinstance(result, JobResult) and not result.ok:
-            raise _DeclaredFailure(result.message)  # so that services see that the job has failed
+            raise DeclaredFailure(result.message)  # so that services see that the job has failed
 
     def __enter__(self) -> Self:
         return self
@@ -187,7 +183,7 @@ class _Verdict:
         traceback: TracebackType | None,
     ) -> bool:
         outcome = self._outcome
-        if error is not None and not isinstance(error, _DeclaredFailure):
+        if error is not None and not isinstance(error, DeclaredFailure):
             outcome = _failure(self._job, error)  # sys.exit() ends a run too, not the worker
             if isinstance(error, Skip):
                 outcome = _Outcome(State.SKIPPED, message=str(error))

@@ -32,6 +32,7 @@ from .model import (
     RETRYING,
     AttemptOverview,
     AuditEntry,
+    Backlog,
     Change,
     Explanation,
     Finding,
@@ -40,6 +41,7 @@ from .model import (
     JobOverview,
     JobStats,
     NodeOverview,
+    Observers,
     Orphan,
     PauseOverview,
     Plan,
@@ -658,6 +660,10 @@ class Runtime:
             return Health(live=True, ready=False, reasons=("the scheduler is not running",))
         return self._live.health()
 
+    def observers(self) -> Observers:
+        """Return how far the thread of lifecycle hooks is. Touches no database."""
+        return Observers() if self._live is None else self._live.observer.load()
+
     def page(self, path: str) -> tuple[str, bytes] | None:
         """Return the content type and body that a plugin's `health_page` hook has for a path."""
         found: tuple[str, bytes] | None = self._manager.hook.health_page(path=path, runtime=self)
@@ -844,6 +850,14 @@ class Runtime:
         if not self._readable():
             return []
         return _look.nodes(self._store, self._store.clock(self._clock), gone)
+
+    def backlog(self) -> list[Backlog]:
+        """Return what has not ended, for each job that has such runs, by id. One statement."""
+        from . import _look
+
+        if not self._readable():
+            return []
+        return _look.backlog(self._store, self._store.clock(self._clock))
 
     def audit(self, limit: int = 20, before: int | None = None) -> list[AuditEntry]:
         """Return who did what by hand, newest first; `before` is the id of an entry."""

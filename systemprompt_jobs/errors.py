@@ -15,6 +15,7 @@
         └── StoreUnusableError it will not get better by waiting: wrong path, newer schema
 
     RunCancelled               ends a job's function, and no `except Exception` there stops it
+    DeclaredFailure            what plugins and services see of a `JobResult.failure()`
 """
 
 from __future__ import annotations
@@ -84,6 +85,13 @@ class RunCancelled(BaseException):  # no error, as KeyboardInterrupt
     """The run was cancelled: raised in the job's function by `ctx.check_cancelled()`.
 
     A BaseException, so that a job which logs every `Exception` and goes on ends all the same.
+    """
+
+
+class DeclaredFailure(Exception):  # noqa: N818  # the function has raised nothing
+    """The function returned `JobResult.failure()`; the text is its message.
+
+    Raised around it, so that `attempt_context` and services see that the attempt has failed.
     """
 
 

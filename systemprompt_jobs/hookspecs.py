@@ -600,7 +600,7 @@ def history_pruned(runs: int, nodes: int, audits: int, before: datetime) -> None
 
 @hookspec
 def plugin_failed(problem: Problem) -> None:
-    """Observe that a plugin or a job is degraded, or that an observer has raised.
+    """Observe that a plugin or a job is degraded, or an observer has raised.
 
     Called for what is wrong at collection when a scheduler starts, and once per plugin when an
     observer of it raises.

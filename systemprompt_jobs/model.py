@@ -461,6 +461,40 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Observers:
+    """How far the thread is that calls this process's lifecycle hooks.
+
+    `waiting` calls are in its queue; `dropped` did not fit into it. `calling` is the observer at
+    work, as `plugin: hook()`, empty where there is none, and `busy` how long it has been.
+    """
+
+    waiting: int = 0
+    dropped: int = 0
+    calling: str = ""
+    busy: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What of one job has not ended: how many runs.
+
+    `pending` wait for a node, `retrying` for their next attempt, `claimed` to be started by the
+    node that has claimed them; `running` are under way. Nodes have leases on `held` of all these; of
+    `expired` the lease has run out: they wait for rescue. `since` is when the longest waiting of
+    the pending ones was due.
+    """
+
+    job_id: str
+    pending: int = 0
+    retrying: int = 0
+    claimed: int = 0
+    running: int = 0
+    held: int = 0
+    expired: int = 0
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a job will run or not, or what became of one tick, in sentences.
 

@@ -107,7 +107,8 @@ def test_the_readme_denies_nothing_that_exists(word, argument):
 
 def settings_of(root, text):
     write_config(root, text)
-    (root / "jobs.py").touch(mode=0o644)  # the local plugin that examples name
+    for name in {"jobs.py", *re.findall(r"\b\w+\.py\b", text)}:  # local plugins
+        (root / name).touch(mode=0o644)
     for name in re.findall(r"\{file: ([^}]+)\}", text):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text("secret")

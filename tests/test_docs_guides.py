@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import smtplib
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 
 from systemprompt_jobs import Runtime
 from systemprompt_jobs._calendar import parse
@@ -157,3 +161,56 @@ def test_the_tests_that_a_guide_shows_pass(page, tmp_path):
         timeout=120,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_attempts_of_a_guide_are_traced_in_worker_processes(tmp_path):
+    unpack(GUIDES / "trace-runs.md", tmp_path)
+    command = ["-m", "systemprompt_jobs.builtin.cli", "--root", str(tmp_path)]
+    result = subprocess.run(
+        [sys.executable, *command, "infra", "jobs", "run", "import_prices"],
+        check=False,
+        env=os.environ | {"SYSTEMPROMPT_PLUGINS": "opentelemetry"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = map(json.loads, (tmp_path / "telemetry.jsonl").read_text("utf-8").splitlines())
+    written = [*lines]
+    spans = [line for line in written if "context" in line]
+    failed, succeeded = [span for span in spans if span["name"] == "jobs:import_prices"]
+    assert [span["parent_id"] for span in spans if span["name"] == "download"] == [
+        span["context"]["span_id"] for span in (failed, succeeded)
+    ]
+    assert failed["attributes"]["error.type"] == "ConnectionError"
+    assert succeeded["status"] == {"status_code": "UNSET"}
+    assert "systemprompt_jobs.runs" in json.dumps([line for line in written if line not in spans])
+
+
+def test_attempts_of_a_guide_are_measured_and_all_or_nothing(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runtime = project("wrap-every-attempt.md")
+    good, bad = (runtime.run("settle", parameters={"amount": n})[0] for n in (10, 101))
+    assert (good.state, bad.state) == (State.SUCCEEDED, State.FAILED)
+    assert bad.error == "101 is more than there is"
+    for run in (good, bad):
+        (attempt,) = runtime.attempts(run)
+        assert attempt.annotations["cpu_s"] >= 0
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        assert database.execute("select amount from paid").fetchall() == [(10,)]
+
+
+def test_the_counter_of_a_guide_counts_how_runs_end(tmp_path, monkeypatch):
+    unpack(GUIDES / "count-runs.md", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "count-runs")
+    (tmp_path / "jobs.py").write_text("from systemprompt_jobs import job\n@job\ndef a(): ...\n")
+    config = tmp_path / "services" / "scheduler" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("scheduler: {local_plugins: [jobs.py]}")
+    environ = {"SYSTEMPROMPT_PLUGINS": ""}
+    runtime = Runtime(tmp_path, plugins=["count_runs"], environ=environ)
+    with structlog.testing.capture_logs() as logged, runtime:
+        runtime.run("a")
+        runtime.run("a")
+    (line,) = [entry for entry in logged if entry["event"] == "runs counted"]
+    assert (line["job"], line["state"], line["number"]) == ("jobs:a", "succeeded", 2)

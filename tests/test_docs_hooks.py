@@ -1,4 +1,4 @@
-"""The page of hooks is true: every hook, parameter, field and log event, and nothing else."""
+"""The pages of hooks and events are true: every hook, parameter, field and log line, and no other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from systemprompt_jobs import hookspecs
-from systemprompt_jobs._observe import _CAPACITY, DRAIN_S
+from systemprompt_jobs._observe import _CAPACITY, DRAIN_S, SLOW_S
 from systemprompt_jobs._run import MAX_MESSAGE, MAX_TRACEBACK
 from systemprompt_jobs._said import LOG_CHARACTERS
 from systemprompt_jobs.builtin import logs
@@ -109,23 +109,114 @@ def observers():
     return re.findall(r"^### `(\w+)\(", section("## Observe"), re.MULTILINE)
 
 
-def logged_observers():
-    """Return all but two that say nothing new, and one that would say too much."""
-    said_elsewhere = {"run_finished", "run_progressed", "tick_claimed"}
-    return [hook for hook in observers() if hook not in said_elsewhere]
+EVENTS = (Path(__file__).parent.parent / "docs" / "reference" / "events.md").read_text()
+ROWS = {
+    row[0]: row[1:]
+    for row in re.findall(
+        r"^\| \[`(\w+)`\]\(hooks\.md#\w[\w-]*\) \| (.+?) \| (.+?) \| (.+?) \| (.+) \|$",
+        EVENTS,
+        re.MULTILINE,
+    )
+}
+"""Event → when, process, given, log."""
+
+UNLOGGED = {"run_finished", "run_progressed", "tick_claimed"}
+"""Two say nothing new, and one would say too much."""
 
 
-def test_every_observation_hook_but_three_is_logged():
-    logged = {name for name, value in vars(logs).items() if hasattr(value, hookspecs.MARKER)}
-    assert logged == set(logged_observers())
+def test_the_table_of_events_has_each_lifecycle_hook_in_the_pages_order():
+    assert [*ROWS] == observers()
 
 
-@pytest.mark.parametrize("hook", logged_observers())
-def test_the_page_has_the_level_and_fields_of_each_log_event(hook):
+def type_shown(annotation):
+    """Return e.g. `[Report](hooks.md#report) or None` for `Report | None`."""
+    kind, _, none = annotation.partition(" | ")
+    if kind == "tuple[Problem, ...]":
+        return "[Problems](hooks.md#problem)"
+    linked = kind in {"Node", "Problem", "Progress", "Report", "Run"}
+    shown = f"[{kind}](hooks.md#{kind.lower()})" if linked else kind.replace("int", "a count")
+    return shown + (" or None" if none else "")
+
+
+@pytest.mark.parametrize("hook", observers())
+def test_an_event_says_when_it_comes_and_what_it_is_given(hook):
+    when, _, given, _ = ROWS[hook]
+    summary = inspect.getdoc(spec(hook)).partition("\n")[0].rstrip(".")
+    said = re.sub(r"^Observe (that )?", "", summary)
+    assert when == said[0].upper() + said[1:]
+    parameters = inspect.signature(spec(hook)).parameters.values()
+    assert given == ", ".join(f"`{p.name}`: {type_shown(p.annotation)}" for p in parameters)
+
+
+@pytest.mark.parametrize("hook", observers())
+def test_an_event_says_at_which_level_and_with_which_fields_it_is_logged(hook):
+    log = ROWS[hook][-1].partition("; ")[0]
+    if hook in UNLOGGED:
+        assert log == "not logged"
+        return
     names = inspect.signature(spec(hook)).parameters
     with structlog.testing.capture_logs() as entries:
         getattr(logs, hook)(**{name: VALUES[name] for name in names})
     (entry,) = entries
-    row = re.search(rf"^\| `{hook}` \| (\w+) \| (.+) \|$", section("## Log events"), re.MULTILINE)
-    assert (entry.pop("event"), entry.pop("log_level")) == (hook, row[1])
-    assert sorted(entry) == sorted(re.findall(r"`(\w+)`", row[2]))
+    level, _, fields = log.partition(": ")
+    assert (entry.pop("event"), entry.pop("log_level")) == (hook, level)
+    assert sorted(entry) == sorted(re.findall(r"`(\w+)`", fields))
+
+
+@pytest.mark.parametrize(
+    "hook", [hook for hook in observers() if "report" in ROWS[hook][2] and hook not in UNLOGGED]
+)
+def test_what_plugins_noted_is_in_the_lines_of_an_end_and_hides_nothing(hook):
+    names = inspect.signature(spec(hook)).parameters
+    values = {name: VALUES[name] for name in names}
+    notes = {"trace_id": "4bf9", "event": "mine", "job": "mine", "duration_s": "mine"}
+    values["report"] = dataclasses.replace(values["report"], annotations=notes)
+    with structlog.testing.capture_logs() as entries:
+        getattr(logs, hook)(**values)
+    (entry,) = entries
+    assert (entry["event"], entry["job"], entry["duration_s"]) == (hook, "e:j", 0)
+    assert entry["trace_id"] == "4bf9"
+
+
+def test_nothing_else_is_observed_by_the_log():
+    logged = {name for name, value in vars(logs).items() if hasattr(value, hookspecs.MARKER)}
+    assert logged == {*observers()} - UNLOGGED
+
+
+ONLY_LOGGED = EVENTS.partition("## What is only logged")[2]
+LEVELS = {"debug", "info", "warning", "error", "exception"}
+
+
+def logged_events():
+    """Yield event, level and fields of each call of a logger in the package, hooks' apart."""
+    package = Path(hookspecs.__file__).parent
+    for file in package.rglob("*.py"):
+        if file.name == "logs.py" or "testing" in file.parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", None) in LEVELS:
+                event = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
+                if re.fullmatch(r"[a-z_]+", event):
+                    fields = {keyword.arg for keyword in node.keywords}
+                    yield event, node.func.attr, fields
+
+
+def test_what_is_only_logged_is_what_the_code_logs_and_nothing_else():
+    row = r"^\| `(\w+)` \| (\w+) \| (.+?) \|"
+    shown = {
+        (event, level, frozenset(re.findall(r"`(\w+)`", fields)))
+        for event, level, fields in re.findall(row, ONLY_LOGGED, re.MULTILINE)
+    }
+    found = set()
+    for event, call, fields in logged_events():
+        traced = call == "exception" or "exc_info" in fields
+        level = "error" if call == "exception" else call
+        kept = frozenset(fields - {"exc_info"} | ({"exception"} if traced else set()))
+        found.add((event, level, kept))
+    assert found == shown
+
+
+def test_the_page_of_events_has_the_limits():
+    assert f"queue of {_CAPACITY:,}" in ONLY_LOGGED
+    assert f"longer than {SLOW_S:g} s" in ONLY_LOGGED
+    assert f"within {DRAIN_S:g} s" in ONLY_LOGGED

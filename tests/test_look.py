@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import create_engine, event
 
 from systemprompt_jobs import _look
 from systemprompt_jobs._claim import job_row, run_values
@@ -14,8 +15,9 @@ from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import queries, statistics
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.queries import Wanted
+from systemprompt_jobs._store.schema import metadata
 from systemprompt_jobs._store.schema import run as run_table
-from systemprompt_jobs.model import State, Trigger
+from systemprompt_jobs.model import Backlog, State, Trigger
 from tests.support import START, ManualClock, make_plan
 
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
@@ -107,6 +109,50 @@ def test_runs_that_say_something_in_error_or_message(store):
 def test_the_next_page_begins_below_the_last_run(store):
     numbers = record(store, *(done("a", n * HOUR) for n in range(5)))
     assert ids(store, before=numbers[3]) == numbers[2::-1]
+
+
+# --- what has not ended ---
+
+
+def test_what_has_not_ended_is_counted_by_job(store, clock):
+    over, good = clock.lease_now() - 1, clock.lease_now() + 1
+    again = {"attempt": 1, "max_attempts": 2}
+    record(
+        store,
+        ("a", HOUR, State.PENDING, {"node": "", "available_at": START - HOUR}),
+        ("a", 2 * HOUR, State.PENDING, {"node": "", "available_at": START - 2 * HOUR}),
+        ("a", 3 * HOUR, State.PENDING, {"node": "", "available_at": START - 3 * HOUR, **again}),
+        ("b", HOUR, State.CLAIMED, {"lease_until": good}),
+        ("b", HOUR, State.CLAIMED, {"lease_until": good, **again}),
+        ("b", HOUR, State.RUNNING, {"lease_until": over, "attempt": 1}),
+        ("b", HOUR, State.RUNNING, {"lease_until": good, "attempt": 1}),
+        done("c", HOUR),
+    )
+    assert _look.backlog(store, clock) == [
+        Backlog("ext:a", pending=2, retrying=1, since=START - 2 * HOUR),
+        Backlog("ext:b", retrying=1, claimed=1, running=2, held=3, expired=1),
+    ]
+
+
+def test_what_has_not_ended_is_looked_for_in_its_indexes_and_not_in_the_history():
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    asked = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(connection, cursor, statement, parameters, context, many):
+        asked.append((statement, parameters))
+
+    with engine.begin() as connection:
+        queries.backlog(connection, 1, "boot")
+        statement, values = asked[-1]
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+    engine.dispose()
+    scans = {row[3] for row in rows if "jobs_run" in row[3]}
+    assert scans == {
+        "SCAN jobs_run USING INDEX jobs_run_pending",
+        "SCAN jobs_run USING INDEX jobs_run_held",
+    }
 
 
 # --- statistics ---

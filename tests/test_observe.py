@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import sys
 import threading
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pluggy
 import pytest
 import structlog
 
-from systemprompt_jobs import hookimpl, hookspecs
-from systemprompt_jobs._observe import Observer
+from systemprompt_jobs import _observe, hookimpl, hookspecs
+from systemprompt_jobs._observe import SLOW_S, Observer
+from systemprompt_jobs.model import Observers
 from tests.collect.conftest import line_of
 
 PATIENCE = 30
@@ -266,7 +269,7 @@ class Slow:
     def __init__(self, manager):
         self.stuck, self.free = threading.Event(), threading.Event()
         self.seen = []
-        manager.register(plugin(run_started=lambda run: self.see(run)))
+        manager.register(plugin(run_started=lambda run: self.see(run)), "slow")
 
     def see(self, run):
         self.seen.append(run)
@@ -307,7 +310,7 @@ class TestBounded:
         slow.free.set()
         observer.drain(PATIENCE)
         assert slow.seen == list(range(50))
-        assert logged == []
+        assert [e for e in logged if e["event"] != "observer_slow"] == []
 
     @pytest.mark.parametrize("capacity", [2, 100])
     def test_stopping_gives_up_on_one_that_never_returns(self, manager, logged, capacity):
@@ -321,7 +324,47 @@ class TestBounded:
         observer.drain(0.01)
         assert [entry["event"] for entry in logged] == ["observers_not_drained"]
         assert logged[0]["waiting"] >= 2
+        assert logged[0]["calling"] == "slow: run_started()"
         slow.free.set()
+
+    def test_how_far_it_is_can_be_asked_while_one_is_at_work(self, manager):
+        slow = Slow(manager)
+        observer = Observer(manager, capacity=2)
+        assert observer.load() == Observers()
+        observer.start()
+        observer.put("run_started", run=0)
+        assert slow.stuck.wait(PATIENCE)
+        for n in range(1, 5):
+            observer.put("run_started", run=n)
+        load = observer.load()
+        assert (load.waiting, load.dropped, load.calling) == (2, 2, "slow: run_started()")
+        assert timedelta(0) < load.busy <= observer.load().busy
+        slow.free.set()
+        observer.drain(PATIENCE)
+        assert observer.load() == Observers(dropped=2)
+
+    def test_a_slow_one_is_named_once_for_each_hook(self, manager, logged, monkeypatch):
+        now = [0.0]
+        monkeypatch.setattr(_observe, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+        def slow():
+            now[0] += SLOW_S + 0.5
+
+        manager.register(plugin(run_started=slow, run_finished=slow), "mailer")
+        manager.register(plugin(run_started=lambda: None), "quick")
+        observer = Observer(manager)
+        for hook in ("run_started", "run_started", "run_finished"):
+            observer._call(hook, {"run": 1, "report": None})
+        assert [entry.pop("event") for entry in logged] == ["observer_slow"] * 2
+        assert [entry["hook"] for entry in logged] == ["run_started", "run_finished"]
+        assert logged[0] == {
+            "log_level": "warning",
+            "plugin": "mailer",
+            "distribution": "",
+            "hook": "run_started",
+            "took_s": 1.5,
+            "waiting": 0,
+        }
 
     def test_one_that_was_never_started_can_be_drained(self, manager):
         Observer(manager).drain(0.01)

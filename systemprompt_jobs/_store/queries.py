@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, or_, select
+from sqlalchemy import and_, case, func, null, or_, select, text, union_all
 
-from ..model import RETRYING, State
+from ..model import RETRYING, Backlog, State
 from .runs import columns, to_run
-from .schema import Instant, attempt, audit, job, job_set, run
+from .schema import HELD, Instant, attempt, audit, job, job_set, node, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,3 +126,34 @@ def counts_since(connection: Connection, since: datetime) -> dict[str, int]:
         select(status, func.sum(run.c.count)).where(run.c.created >= since).group_by(status)
     )
     return {row[0]: int(row[1]) for row in rows}
+
+
+def backlog(connection: Connection, lease_now: int, boot: str) -> list[Backlog]:
+    """Return what has not ended, by job. Scans the indexes `jobs_run_pending` and `jobs_run_held`."""
+    wanted = (run.c.job_id, run.c.state, run.c.attempt, run.c.available_at)
+    over = or_(run.c.lease_until < lease_now, func.coalesce(node.c.boot, boot) != boot)
+    # One select for each index: for the two conditions in one, SQLite reads the whole history.
+    held = select(*wanted, case((over, 1), else_=0).label("over")).where(HELD)
+    pending = select(*wanted, null().label("over")).where(text("state = 'pending'"))
+    found = union_all(pending, held.outerjoin(node, node.c.id == run.c.node)).subquery()
+    of = found.c
+    waits = and_(of.state == State.PENDING, of.attempt == 0)
+
+    def number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.count(case((condition, 1)))
+
+    statement = (
+        select(
+            of.job_id,
+            number(waits).label("pending"),
+            number(and_(of.state != State.RUNNING, of.attempt > 0)).label("retrying"),
+            number(and_(of.state == State.CLAIMED, of.attempt == 0)).label("claimed"),
+            number(of.state == State.RUNNING).label("running"),
+            number(of.over == 0).label("held"),
+            number(of.over == 1).label("expired"),
+            func.min(case((waits, of.available_at)), type_=Instant).label("since"),
+        )
+        .group_by(of.job_id)
+        .order_by(of.job_id)
+    )
+    return [Backlog(**row._mapping) for row in connection.execute(statement)]  # noqa: SLF001  # public

@@ -1,6 +1,6 @@
 """One log line for every transition, written by the observer's thread.
 
-The event's name is the hook's; its fields are documented in `docs/reference/hooks.md`.
+The event's name is the hook's; its fields are documented in `docs/reference/events.md`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ def _run_fields(run: Run) -> dict[str, Any]:
     return fields
 
 
-def _report_fields(report: Report) -> dict[str, Any]:
-    fields: dict[str, Any] = {"duration_s": round(report.duration.total_seconds(), 6)}
+def _end_fields(run: Run, report: Report) -> dict[str, Any]:
+    """Return the fields of an attempt's end, last what plugins noted, e.g. a trace's id."""
+    fields = _run_fields(run)
+    fields["duration_s"] = round(report.duration.total_seconds(), 6)
     for name in ("message", "processed", "failed", "error"):
         value = getattr(report, name)
         if value not in ("", None):
             fields[name] = value
-    return fields
+    taken = {*fields, "event"}
+    return fields | {n: note for n, note in report.annotations.items() if n not in taken}
 
 
 @observe
@@ -121,42 +124,42 @@ def run_started(run: Run) -> None:
 @observe
 def run_succeeded(run: Run, report: Report) -> None:
     """Log it."""
-    _log.info("run_succeeded", **_run_fields(run), **_report_fields(report))
+    _log.info("run_succeeded", **_end_fields(run, report))
 
 
 @observe
 def run_failed(run: Run, report: Report) -> None:
     """Log it, with the traceback."""
-    fields = _report_fields(report)
+    fields = _end_fields(run, report)
     if report.traceback:
         fields["exception"] = report.traceback.rstrip()
-    _log.error("run_failed", **_run_fields(run), **fields)
+    _log.error("run_failed", **fields)
 
 
 @observe
 def run_timed_out(run: Run, report: Report) -> None:
     """Log it, with the place where the function was."""
-    fields = _report_fields(report) | {"stray": report.stray}
+    fields = _end_fields(run, report) | {"stray": report.stray}
     if report.traceback:
         fields["exception"] = report.traceback.rstrip()
-    _log.error("run_timed_out", **_run_fields(run), **fields)
+    _log.error("run_timed_out", **fields)
 
 
 @observe
 def run_retrying(run: Run, report: Report, delay: timedelta) -> None:
     """Log it, with the traceback."""
-    fields = _report_fields(report)
+    fields = _end_fields(run, report)
+    fields |= {"attempt": run.attempt, "max_attempts": run.max_attempts}
+    fields["delay_s"] = round(delay.total_seconds(), 3)
     if report.traceback:
         fields["exception"] = report.traceback.rstrip()
-    seconds = round(delay.total_seconds(), 3)
-    counts = {"attempt": run.attempt, "max_attempts": run.max_attempts}
-    _log.warning("run_retrying", **_run_fields(run), **counts, delay_s=seconds, **fields)
+    _log.warning("run_retrying", **fields)
 
 
 @observe
 def run_cancelled(run: Run, report: Report) -> None:
     """Log it."""
-    _log.warning("run_cancelled", **_run_fields(run), **_report_fields(report))
+    _log.warning("run_cancelled", **_end_fields(run, report))
 
 
 @observe
@@ -174,7 +177,7 @@ def run_rescued(run: Run) -> None:
 @observe
 def run_fenced(run: Run, report: Report) -> None:
     """Log it."""
-    _log.warning("run_fenced", **_run_fields(run), **_report_fields(report))
+    _log.warning("run_fenced", **_end_fields(run, report))
 
 
 @observe

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from systemprompt_jobs.errors import StoreError
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from systemprompt_jobs import Runtime
-    from systemprompt_jobs.model import JobOverview
+    from systemprompt_jobs.model import Backlog, JobOverview, NodeOverview
 
     from ._series import Series
+
+
+WAITING = ("pending", "retrying", "claimed")
+LEASES = ("held", "expired")
 
 
 def page(runtime: Runtime, series: Series) -> tuple[str, bytes]:
@@ -53,6 +58,7 @@ class Look:
         """Yield the metrics, after the series have learnt how jobs ended before."""
         yield _one("ready", "1 while this scheduler can start runs.", self._runtime.health().ready)
         yield _one("degraded", "Plugins and jobs that do not work.", len(self._runtime.degraded))
+        yield from self._observers()
         if self._series.is_database_away:
             return  # it would answer after the scraper's patience has ended
         try:
@@ -65,19 +71,45 @@ class Look:
         began = time.perf_counter()
         jobs = self._runtime.jobs()
         nodes = [node for node in self._runtime.nodes() if node.state == "live"]
+        backlog = self._runtime.backlog()
         took = time.perf_counter() - began
         self._learn(jobs)
         yield _one("database_look_seconds", "How long this page waited for the database.", took)
         yield _one("nodes", "Live schedulers of the database.", len(nodes))
-        own = [node.clock_offset for node in nodes if node.id.startswith(this_process())]
-        if own and own[0] is not None:
-            help_ = "How far this clock is ahead of the database's (PostgreSQL only)."
-            yield _one("clock_offset_seconds", help_, own[0].total_seconds())
+        yield from _of_this(nodes)
+        yield from self._waiting(backlog)
         paused = Counter(self._series.label(job.plan.id) for job in jobs if job.pause)
         yield _each("paused", "1 for a paused job.", paused)
         yield _each(
             "next_tick_timestamp_seconds", "When the job is due next.", self._next_ticks(jobs)
         )
+
+    def _observers(self) -> Iterator[Metric]:
+        load = self._runtime.observers()
+        dropped = "Lifecycle hook calls that did not fit into the queue."
+        yield _one("observers_waiting", "Lifecycle hook calls that wait.", load.waiting)
+        yield CounterMetricFamily(f"{PREFIX}observers_dropped", dropped, value=load.dropped)
+        yield _one(
+            "observers_busy_seconds",
+            "How long the observer at work has been called; 0 if none is.",
+            load.busy.total_seconds(),
+        )
+
+    def _waiting(self, backlog: Sequence[Backlog]) -> Iterator[Metric]:
+        counts: Counter[tuple[str, str]] = Counter()
+        since: dict[str, float] = {}
+        for job in backlog:
+            label = self._series.label(job.job_id)
+            for state in WAITING:
+                counts[label, state] += getattr(job, state)
+            if job.since is not None:
+                since[label] = min(job.since.timestamp(), since.get(label, math.inf))
+        help_ = "Runs that wait: for a scheduler, for their next attempt, or for their start."
+        yield _each("waiting", help_, counts, "job_id", "state")
+        help_ = "When the longest pending run was due."
+        yield _each("waiting_since_timestamp_seconds", help_, since)
+        leases = {state: sum(getattr(job, state) for job in backlog) for state in LEASES}
+        yield _each("leases", "Runs that schedulers hold, by their lease.", leases, "state")
 
     def _next_ticks(self, jobs: Sequence[JobOverview]) -> Mapping[str, float]:
         first: dict[str, float] = {}
@@ -112,12 +144,24 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:"
 
 
+def _of_this(nodes: Iterable[NodeOverview]) -> Iterator[Metric]:
+    """Yield what the database knows of this process's scheduler."""
+    own = next((node for node in nodes if node.id.startswith(this_process())), None)
+    if own is None:
+        return
+    yield _one("strays", "Threads of this scheduler that outlived their timeouts.", own.strays)
+    if own.clock_offset is not None:
+        help_ = "How far this clock is ahead of the database's (PostgreSQL only)."
+        yield _one("clock_offset_seconds", help_, own.clock_offset.total_seconds())
+
+
 def _one(name: str, help_: str, value: float) -> Metric:
     return GaugeMetricFamily(PREFIX + name, help_, value=value)
 
 
-def _each(name: str, help_: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, help_, labels=["job_id"])
-    for label, value in values.items():
-        family.add_metric([label], value)
+def _each(name: str, help_: str, values: Mapping[Any, float], *labels: str) -> Metric:
+    """Return a gauge of each label, or tuple of labels."""
+    family = GaugeMetricFamily(PREFIX + name, help_, labels=labels or ["job_id"])
+    for key, value in values.items():
+        family.add_metric([key] if isinstance(key, str) else key, value)
     return family

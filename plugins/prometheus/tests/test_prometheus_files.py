@@ -20,7 +20,7 @@ from systemprompt_jobs_prometheus import __file__ as package
 
 from plugins.prometheus.tests.support import NODE, read, run
 from systemprompt_jobs import Report, hookspecs
-from systemprompt_jobs.model import JobOverview, PauseOverview, State
+from systemprompt_jobs.model import Backlog, JobOverview, Observers, PauseOverview, State
 from tests.support import START, make_plan
 
 FOLDER = Path(__file__).parents[1]
@@ -50,7 +50,14 @@ class Scheduler:
 
     def nodes(self):
         id_ = f"{_look.this_process()}ab"
-        return [SimpleNamespace(id=id_, state="live", clock_offset=timedelta(seconds=-2))]
+        offset = timedelta(seconds=-2)
+        return [SimpleNamespace(id=id_, state="live", clock_offset=offset, strays=1)]
+
+    def observers(self):
+        return Observers(7, 3, "mail: run_failed()", timedelta(seconds=9))
+
+    def backlog(self):
+        return [Backlog("ext:cleanup", pending=2, running=1, held=1, since=START)]
 
     def jobs(self):
         pause = PauseOverview("ext:cleanup", START, None, "", "")
@@ -131,9 +138,23 @@ def test_no_two_panels_lie_on_each_other():
     assert max(x for x, _ in cells) == 23
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+needs_promtool = pytest.mark.skipif(
+    not shutil.which("promtool"), reason="promtool is not installed"
+)
+
+
+@needs_promtool
 def test_promtool_accepts_the_rules():
     subprocess.run(["promtool", "check", "rules", HERE / "alerts.yaml"], check=True, timeout=60)
+
+
+@needs_promtool
+def test_promtool_has_nothing_to_say_of_the_page():
+    page = Metrics().health_page("/metrics", Scheduler())[1]
+    result = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, check=False, capture_output=True, timeout=60
+    )
+    assert (result.returncode, result.stderr.decode()) == (0, "")
 
 
 def test_the_table_of_the_readme_has_every_metric_with_type_labels_and_meaning(page):

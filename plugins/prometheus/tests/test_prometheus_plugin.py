@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import tomllib
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from systemprompt_jobs_prometheus import Metrics, _plugin, _series
 
 from plugins.prometheus.tests.support import NODE, NOON, read, run, scrape
-from systemprompt_jobs import Report, Runtime
+from systemprompt_jobs import Report, Runtime, hookimpl
 from systemprompt_jobs.model import State
 
 FOLDER = Path(__file__).parents[1]
@@ -120,7 +121,7 @@ def test_a_paused_job_shows_and_what_it_skips_is_counted_by_reason(load):
     assert page.value("ticks_skipped_total", job_id="jobs:starts_up", reason="paused") == 1
     assert page.value("paused", job_id="jobs:starts_up") == 1
     assert page.value("next_tick_timestamp_seconds", job_id="jobs:starts_up") is None
-    assert (live.value("ready"), live.value("nodes")) == (1, 1)
+    assert (live.value("ready"), live.value("nodes"), live.value("strays")) == (1, 1, 0)
     assert (page.value("ready"), page.value("nodes")) == (0, 0)
 
 
@@ -260,6 +261,47 @@ def test_pruned_rows_and_plugin_errors_are_counted(metrics, seen):
     assert seen().value("pruned_rows_total", kind="runs") == 7
     assert seen().value("pruned_rows_total", kind="nodes") == 1
     assert seen().value("plugin_errors_total") == 1
+
+
+# --- what waits ---
+
+
+def test_what_waits_and_since_when_is_told_also_of_what_other_schedulers_do(load):
+    runtime = load()
+    (first, _) = [*runtime.submit("works"), *runtime.submit("works")]
+    page = scrape(load())
+    assert page.value("waiting", job_id="jobs:works", state="pending") == 2
+    since = page.value("waiting_since_timestamp_seconds", job_id="jobs:works")
+    assert since == first.due.timestamp()
+    assert page.value("leases", state="held") == page.value("leases", state="expired") == 0
+
+
+class Stuck:
+    """A plugin whose observer does not return until it may."""
+
+    def __init__(self):
+        self.begun, self.free = threading.Event(), threading.Event()
+
+    @hookimpl
+    def run_started(self):
+        self.begun.set()
+        self.free.wait(30)
+
+
+def test_a_plugin_that_holds_the_observers_up_is_seen_while_it_does(project):
+    stuck = Stuck()
+    runtime = Runtime(project, plugins=[Metrics(), stuck], environ={"SYSTEMPROMPT_PLUGINS": ""})
+    try:
+        runtime.run("works")
+        assert stuck.begun.wait(30)
+        page = scrape(runtime)
+        assert page.value("observers_busy_seconds") > 0
+        assert page.value("observers_waiting") >= 1
+        assert page.value("observers_dropped_total") == 0
+    finally:
+        stuck.free.set()
+        runtime.stop()
+    assert scrape(runtime).value("observers_busy_seconds") == 0
 
 
 # --- how much there may be ---
