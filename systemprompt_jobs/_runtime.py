@@ -32,6 +32,7 @@ from .model import (
     RETRYING,
     AttemptOverview,
     AuditEntry,
+    Backfill,
     Change,
     Explanation,
     Finding,
@@ -345,6 +346,37 @@ class Runtime:
         wanted = [self._one_wanted(plan, old.parameters, old.enforce, old.id)]
         (run,) = self._hand_over(wanted, who) if detach else self._run_here(wanted, who)
         return run
+
+    def backfill(
+        self,
+        name: str,
+        start: datetime,
+        end: datetime | None = None,
+        *,
+        limit: int = 100,
+        dry_run: bool = False,
+        who: str = "",
+    ) -> Backfill:
+        """Hand a job's ticks from `start` to `end` (else now) that never ran to the schedulers.
+
+        Only those that were `missed`, or that no row covers, and that lie within `retention`; of
+        them the `limit` oldest. Each is run like any tick of the job, by the present parameters;
+        where runs must not overlap, one after the other. With `dry_run` nothing is changed.
+        Raises UnknownJobError, AmbiguousJobError, ParameterError, StoreError, and UsageError for
+        a job that is degraded, paused or without a schedule, or that has another plan in force.
+        """
+        from . import _backfill
+
+        plan, until = self._runnable(name), self._clock.now() if end is None else end
+        self._checked(plan, {})
+        wanted = _backfill.Wanted(plan, self._ids(plan.id) or [], start, until, limit)
+        if not self._readable():
+            raise UsageError(f"nothing is recorded of {plan.id} yet: there is nothing to make up")
+        clock, retention = self._store.clock(self._clock), self.settings.retention
+        if dry_run:
+            return _backfill.preview(self._store, clock, wanted, retention)
+        self._store.prepare()
+        return _backfill.backfill(self._store, clock, wanted, retention, who)
 
     def _wanted(
         self, names: Iterable[str], parameters: Mapping[str, Any] | None, enforce: bool | None

@@ -511,6 +511,23 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
+class Backfill:
+    """The ticks of a job from `start` to `end` that run after all, or would, oldest first.
+
+    `more`: there are others beyond the limit. `strange` counts missed ticks of another schedule,
+    which are left alone. `runs` are those handed over; none in a dry run.
+    """
+
+    job_id: str
+    start: datetime
+    end: datetime
+    ticks: tuple[datetime, ...]
+    more: bool = False
+    strange: int = 0
+    runs: tuple[Run, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptOverview:
     """One call of a run's function; `finished` and `outcome` are None while it runs.
 
