@@ -72,6 +72,8 @@ class Keeper:
         self._observer = observer
         self._watch = watch
         self._interrupter = interrupter
+        self.problem = ""
+        """What is wrong with the configuration that the node was last told to read."""
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
         self._doubt = Doubt(store)
@@ -169,7 +171,7 @@ class Keeper:
             buried = overdue and node_rows.has_stopped(connection, self._node.id)
             strays = len(self._interrupter.strays())
             until, offset = self.lease_until(), self._clock.offset
-            node_rows.beat(connection, self._node.id, now, until, offset, strays)
+            node_rows.beat(connection, self._node.id, now, until, offset, strays, self.problem)
             run_rows.renew(connection, self._held(), self.lease_until())
             given_up = self._doubt.wrote(run_rows.give_up_pending(connection, now))
         self._renewed = sent

@@ -60,6 +60,9 @@ _MOMENT_S, _KILLING_S = 1.0, 10.0
 _UNREADY_WAIT_S = 1.0
 """How often a node whose workers are all strays looks whether it may claim again."""
 
+_MOST_SAID = 2000
+"""Characters of what is wrong with refused files that the database keeps."""
+
 _STALLED_S = 1.0
 """A pause that is longer than asked for by more than this was no matter of scheduling."""
 
@@ -367,7 +370,13 @@ class LiveNode:
     def reload(self, plans: Iterable[Plan]) -> None:
         """Go on by other plans of the same jobs. Any thread may call; runs go on as they began."""
         self._new_plans = {plan.id: plan for plan in plans if plan.problem is None}
+        self._keeper.problem = ""
         self._claim_loop.wake()
+
+    def refuse(self, problems: tuple[Problem, ...]) -> None:
+        """Say what is wrong with files that change nothing. Any thread may call."""
+        self._keeper.problem = "; ".join(map(str, problems))[:_MOST_SAID]
+        self._observer.put("configuration_reloaded", node=self.node, problems=problems)
 
     def _go_on_by(self, plans: dict[str, Plan]) -> None:
         """Put new plans in force; where the database fails, this is tried again.

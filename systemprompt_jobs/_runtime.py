@@ -244,7 +244,7 @@ class Runtime:
             problems = tuple(error.problems)
         if problems:
             self._refused = problems
-            self._tell_reloaded(problems)
+            self._tell_refused(problems)
             return problems
         kept = {name: getattr(self.settings, name) for name in AT_START}
         waiting = [name for name, value in kept.items() if getattr(settings, name) != value]
@@ -257,10 +257,9 @@ class Runtime:
             self._live.reload(plans)
         return ()
 
-    def _tell_reloaded(self, problems: tuple[Problem, ...]) -> None:
+    def _tell_refused(self, problems: tuple[Problem, ...]) -> None:
         if self._live is not None:
-            node = self._live.node
-            self._live.observer.put("configuration_reloaded", node=node, problems=problems)
+            self._live.refuse(problems)
 
     def ask_reload(self, *, note: str = "", who: str = "") -> None:
         """Have every scheduler of the database read its own configuration again, within a second.
@@ -961,10 +960,11 @@ class Runtime:
         troubled: list[Run] = []
         nodes: tuple[NodeOverview, ...] = ()
         counts: Mapping[str, int] = {}
+        waiting: Sequence[datetime] = ()
         if self._readable():
             running = self.history(states=[State.RUNNING, RETRYING], limit=100)
             troubled = self.history(states=_TROUBLE, limit=5)
-            nodes, counts = self._nodes_and_counts()
+            nodes, counts, waiting = self._nodes_and_counts()
         return SchedulerOverview(
             root=str(self.project.root),
             database=self._store.label,
@@ -978,6 +978,8 @@ class Runtime:
             pauses=tuple(self.pauses().values()),
             held=self.held(),
             orphaned=tuple(self.orphans()),
+            waiting=len(waiting),
+            lag=max((self._clock.now() - due for due in waiting), default=timedelta(0)),
         )
 
     def schedulers(self, job: str | None = None) -> list[NodeOverview]:
@@ -991,13 +993,17 @@ class Runtime:
             having = None if job is None else queries.sets_with(connection, job)
         return [_node_overview(row) for row in live if having is None or row.job_set in having]
 
-    def _nodes_and_counts(self) -> tuple[tuple[NodeOverview, ...], Mapping[str, int]]:
+    def _nodes_and_counts(
+        self,
+    ) -> tuple[tuple[NodeOverview, ...], Mapping[str, int], Sequence[datetime]]:
         from ._store import queries
 
+        mine = {plan.id for plan in self.plans if plan.enabled and plan.problem is None}
         with self._store.read() as connection:
             now, live = self._now_and_live(connection)
             counts = queries.counts_since(connection, now - timedelta(days=1))
-        return tuple(map(_node_overview, live)), counts
+            waiting = queries.waiting(connection, now, mine)
+        return tuple(map(_node_overview, live)), counts, waiting
 
     def _now_and_live(self, connection: Connection) -> tuple[datetime, list[Any]]:
         from ._store import nodes
@@ -1015,7 +1021,13 @@ class Runtime:
 
 def _node_overview(row: Any) -> NodeOverview:
     return NodeOverview(
-        row.id, row.version, row.workers, row.started, row.heartbeat, strays=row.strays
+        row.id,
+        row.version,
+        row.workers,
+        row.started,
+        row.heartbeat,
+        strays=row.strays,
+        problem=row.problem,
     )
 
 

@@ -591,7 +591,8 @@ class NodeOverview:
     `state` is `live`, `left` (by itself) or `died`. `clock_offset` is how far its clock is ahead
     of the database's, None where one clock is all there is. `jobs` is how many jobs it has,
     `lacks` those that other live nodes have and it has not. `strays` are threads that outlived
-    their timeout; a pool with as many as it has workers starts nothing until they end.
+    their timeout; a pool with as many as it has workers starts nothing until they end. `problem`
+    is why it has refused the configuration that it was last told to read.
     """
 
     id: str
@@ -605,6 +606,7 @@ class NodeOverview:
     jobs: int = 0
     lacks: tuple[str, ...] = ()
     strays: int = 0
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -657,6 +659,8 @@ class SchedulerOverview:
     `database` is the URL without its password. `counts` are the runs created in the last
     24 hours by state. `running` and `troubled` (failed, lost, missed …) are newest first.
     `pauses` and `held` (job id → the time it waits for) include jobs that are not installed.
+    `waiting` are the ticks and runs that are due and that no node has taken, of jobs that are
+    installed here; `lag` is for how long the oldest of them has been.
     """
 
     root: str
@@ -671,3 +675,5 @@ class SchedulerOverview:
     pauses: tuple[PauseOverview, ...] = ()
     held: Mapping[str, datetime] = field(default_factory=lambda: EMPTY)
     orphaned: tuple[Orphan, ...] = ()
+    waiting: int = 0
+    lag: timedelta = timedelta(0)

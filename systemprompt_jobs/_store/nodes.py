@@ -28,8 +28,12 @@ def beat(
     lease_until: int,
     offset: timedelta | None,
     strays: int,
+    problem: str = "",
 ) -> None:
-    """Say that the node lives, how far its clock is ahead of the database's, how many strays."""
+    """Say that the node lives, how far its clock is ahead of the database's, how many strays.
+
+    `problem` is what is wrong with the configuration that it was told to read.
+    """
     connection.execute(
         update(node)
         .where(node.c.id == node_id)
@@ -38,6 +42,7 @@ def beat(
             lease_until=lease_until,
             clock_offset=offset,
             strays=strays,
+            problem=problem,
             stopped=None,
         )
     )
