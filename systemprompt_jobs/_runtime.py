@@ -171,9 +171,15 @@ class Runtime:
     def lint(self) -> list[Problem]:
         """Return what is valid and yet looks like a mistake, each with a `code`.
 
-        A job's `silence` leaves codes out. Raises ConfigurationError.
+        A job's `silence` leaves codes out. So are pools that would not work and that no job uses,
+        without a code. Raises ConfigurationError, also for pools that jobs use.
         """
-        return _configure.lint(self.plans, self.settings.workers, self._clock.now())
+        from . import _pools
+
+        for executor in self._new_executors().values():  # as a start would, and nothing runs there
+            executor.close()
+        idle = _pools.unused(self._manager, self.settings, self.plans, self._origin)
+        return idle + _configure.lint(self.plans, self.settings.workers, self._clock.now())
 
     def parse(self, text: str, timezone: str) -> Schedule:
         """Return the schedule of a text: cron, or what a plugin makes of `scheme: text`.

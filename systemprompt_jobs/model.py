@@ -69,7 +69,15 @@ class CatchUp(StrEnum):
 
 
 LintCode = Literal[
-    "never-fires", "every-second", "five-fields", "daylight-saving", "herd", "dry-run", "no-effect"
+    "never-fires",
+    "every-second",
+    "five-fields",
+    "daylight-saving",
+    "herd",
+    "long-timeout",
+    "retries",
+    "dry-run",
+    "no-effect",
 ]
 """What `check` finds suspicious in a valid configuration; see `docs/reference/commands.md`."""
 
@@ -105,6 +113,7 @@ class Job(Generic[P, R_co]):
     retry_past_next_tick: bool = False
     retry_on: tuple[str, ...] = ()
     give_up_on: tuple[str, ...] = ()
+    repeatable: bool = False
     concurrency: Mapping[str, Any] | None = None
     executor: str | None = None
 

@@ -33,6 +33,7 @@ _PARAMETER = "parameters."
 _POLICIES = (
     *("overlap", "splay", "catch_up", "catchup_window", "silence", "timeout"),
     *RETRY,
+    "repeatable",
     "concurrency",
 )
 

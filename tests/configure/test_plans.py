@@ -54,6 +54,7 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
         "retry_past_next_tick": (Source(False, "default"),),
         "retry_on": (Source([], "default"),),
         "give_up_on": (Source([], "default"),),
+        "repeatable": (Source(value=False, layer="default"),),
         "concurrency": (Source(None, "default"),),
         "executor": (Source("default", "default"),),
         "parameters.limit": (Source(5, "job", by_job),),
