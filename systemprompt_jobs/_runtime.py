@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -86,6 +88,7 @@ AT_START = (
 
 BUILT_IN = ("intervals", "threads", "coroutines", "processes", "logs")
 
+_number = attrgetter("id")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
 _OPEN = (State.PENDING, State.CLAIMED, State.RUNNING)
 _TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
@@ -374,7 +377,7 @@ class Runtime:
 
         plan, until = self._runnable(name), self._clock.now() if end is None else end
         self._checked(plan, {})
-        wanted = _backfill.Wanted(plan, self._ids(plan.id) or [], start, until, limit)
+        wanted = _backfill.Wanted(plan, _own_ids(plan), start, until, limit)
         if not self._readable():
             raise UsageError(f"nothing is recorded of {plan.id} yet: there is nothing to make up")
         clock, retention = self._store.clock(self._clock), self.settings.retention
@@ -715,7 +718,8 @@ class Runtime:
     def jobs(self, *ids: str) -> list[JobOverview]:
         """Return these jobs, else all, with next tick and newest run, in the order of their ids."""
         plans = [plan for plan in self.plans if not ids or plan.id in ids]
-        newest = self.newest(*ids, limit=1) if ids else {}
+        own = {plan.id: _own_ids(plan) for plan in plans}
+        newest = self.newest(*chain(*own.values()), limit=1) if ids else {}
         last = {id_: runs[-1] for id_, runs in newest.items()} if ids else self._last_runs()
         others = self._plans_of_others(plans)
         pauses, held = self.pauses(), self.held()
@@ -723,7 +727,7 @@ class Runtime:
         return [
             _overview(
                 plan,
-                last.get(plan.id),
+                max((last[id_] for id_ in own[plan.id] if id_ in last), key=_number, default=None),
                 others.get(plan.id),
                 pauses.get(plan.id),
                 held.get(plan.id),
@@ -755,7 +759,7 @@ class Runtime:
 
         if not self._readable():
             return []
-        mine = {id_ for plan in self.plans for id_ in self._ids(plan.id) or ()}
+        mine = {id_ for plan in self.plans for id_ in _own_ids(plan)}
         with self._store.read() as connection:
             known = queries.next_ticks(connection).keys() - mine
             if known:
@@ -850,18 +854,19 @@ class Runtime:
     ) -> list[Run]:
         """Return the newest runs, newest first.
 
-        `job` is a job id, also of a job that is gone; the history of its aliases is its own.
+        `job` is the name of a job as `find` takes it, or the id of one that is gone; the history
+        of its aliases is its own. Raises UnknownJobError, AmbiguousJobError and StoreError.
         `tag`: of installed jobs with it. `since`, `until`: those whose time, from the tick to
         the end, overlaps. `node`: of nodes whose id begins so. `text`: that say this in error or
         message, in small or capital letters. `before`: older than the run of this id.
         """
         from ._store import queries
 
+        ids = self._ids(job)
         if not self._readable():
             return []
-        ids = self._ids(job)
         if tag is not None:
-            tagged = {id_ for p in self.plans if tag in p.job.tags for id_ in self._ids(p.id) or ()}
+            tagged = {id_ for p in self.plans if tag in p.job.tags for id_ in _own_ids(p)}
             ids = sorted(tagged if ids is None else tagged & {*ids})
         wanted = queries.Wanted(since, until, node, text, before)
         with self._store.read() as connection:
@@ -900,10 +905,23 @@ class Runtime:
             return statistics.newest(connection, jobs, limit)
 
     def _ids(self, job: str | None) -> list[str] | None:
-        plan = next((plan for plan in self.plans if plan.id == job), None)
-        if plan is None:
-            return None if job is None else [job]
-        return [plan.id, *(f"{plan.extension.name}:{alias}" for alias in plan.job.aliases)]
+        """Return the id of a job with its former ones. Raises as `find` what nobody knows."""
+        if job is None:
+            return None
+        try:
+            return _own_ids(self.find(job))
+        except UnknownJobError:
+            if not self._recorded(job):
+                raise
+            return [job]
+
+    def _recorded(self, job_id: str) -> bool:
+        from ._store import queries
+
+        if not self._readable():
+            return False
+        with self._store.read() as connection:
+            return queries.knows(connection, job_id)
 
     def find_run(self, number: int) -> Run:
         """Return the run of this id. Raises UsageError."""
@@ -985,7 +1003,7 @@ class Runtime:
             held=self.held(),
             orphaned=tuple(self.orphans()),
             waiting=len(waiting),
-            lag=max((self._clock.now() - due for due in waiting), default=timedelta(0)),
+            waiting_since=min(waiting, default=None),
         )
 
     def schedulers(self, job: str | None = None) -> list[NodeOverview]:
@@ -1039,6 +1057,11 @@ def _node_overview(row: Any) -> NodeOverview:
 
 def _file_order(problem: Problem) -> tuple[str, int]:
     return str(problem.place.file or ""), problem.place.line or 0
+
+
+def _own_ids(plan: Plan) -> list[str]:
+    """Return the job's id and those that it had."""
+    return [plan.id, *(f"{plan.extension.name}:{alias}" for alias in plan.job.aliases)]
 
 
 def _names(plan: Plan) -> set[str]:

@@ -669,7 +669,7 @@ class SchedulerOverview:
     24 hours by state. `running` and `troubled` (failed, lost, missed …) are newest first.
     `pauses` and `held` (job id → the time it waits for) include jobs that are not installed.
     `waiting` are the ticks and runs that are due and that no node has taken, of jobs that are
-    installed here; `lag` is for how long the oldest of them has been.
+    installed here, the oldest of them since `waiting_since`.
     """
 
     root: str
@@ -685,4 +685,4 @@ class SchedulerOverview:
     held: Mapping[str, datetime] = field(default_factory=lambda: EMPTY)
     orphaned: tuple[Orphan, ...] = ()
     waiting: int = 0
-    lag: timedelta = timedelta(0)
+    waiting_since: datetime | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, not_, or_, select, text
+from sqlalchemy import and_, case, exists, func, not_, or_, select, text
 
 from ..model import RETRYING, State
 from .runs import columns, to_run
@@ -121,6 +121,15 @@ def find_run(connection: Connection, run_id: int) -> Run | None:
     """Return a run, None if there is none with this id."""
     row = connection.execute(select(*columns()).where(run.c.id == run_id)).one_or_none()
     return None if row is None else to_run(row)
+
+
+def knows(connection: Connection, job_id: str) -> bool:
+    """Return whether a job of this id, or a run of it, is on record."""
+    found = or_(
+        exists().where(job.c.id == job_id).correlate(None),
+        exists().where(run.c.job_id == job_id).correlate(None),
+    )
+    return bool(connection.execute(select(found)).scalar())
 
 
 def sets_with(connection: Connection, job_id: str) -> set[str]:

@@ -91,7 +91,7 @@ def _answer(overview: SchedulerOverview) -> dict[str, Any]:
         "running": [run_shape(run) for run in overview.running],
         "next_ticks": [{"job": id_, "tick": tick} for tick, id_ in _coming(overview)],
         "counts": dict(overview.counts),
-        "lag": {"waiting": overview.waiting, "oldest_s": overview.lag.total_seconds()},
+        "lag": {"waiting": overview.waiting, "since": overview.waiting_since},
         "paused": [pause_shape(pause) for pause in overview.pauses],
         "held": [{"job": id_, "until": mark} for id_, mark in overview.held.items()],
         "troubled": [run_shape(run) for run in overview.troubled],
@@ -185,10 +185,10 @@ def _strays(node: NodeOverview) -> str:
 
 
 def _lag(overview: SchedulerOverview) -> str:
-    if not overview.waiting:
+    if overview.waiting_since is None:
         return "none: nothing that is due waits"
-    what = f"{overview.waiting} due and not taken"
-    return f"{what}, the oldest for {took(max(overview.lag, timedelta(0)))}"
+    lag = max(now() - overview.waiting_since, timedelta(0))
+    return f"{overview.waiting} due and not taken, the oldest for {took(lag)}"
 
 
 def _counts(overview: SchedulerOverview) -> str:
