@@ -955,8 +955,15 @@ class Runtime:
         from ._examine import Patient, examine
 
         resources = self._resources or self._new_resources()
+        patient = Patient(
+            *(self._store, resources, self._clock, self.schedulers, self.orphans),
+            lease=self.settings.lease,
+            configuration=[
+                self.project.root / file for file in (_configure.CONFIG, _configure.PROFILE)
+            ],
+        )
         try:
-            return list(examine(Patient(self._store, resources, self._clock, self.schedulers)))
+            return list(examine(patient))
         finally:
             if resources is not self._resources:
                 resources.close()
