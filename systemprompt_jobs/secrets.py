@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _KINDS = ("env", "file")
-_URL_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s]*@")
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]{0,200}):[^\s]{0,500}@")
 _WEB_USER = re.compile(r"(https?://)[^\s:/@?#]+@", re.IGNORECASE)
 _QUERY = re.compile(
     r"([?&][^\s=&#]*(?:[_-]key|password|passwd|token|secret)=)[^\s&#]+", re.IGNORECASE
@@ -35,14 +35,17 @@ def masked(value: Any, name: str = "") -> Any:
     if value not in (None, "", [], ()) and is_secret(name):
         return "***"
     if isinstance(value, str):
-        return _without_secrets(value)
+        return masked_text(value)
     return [masked(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _without_secrets(text: str) -> str:
+def masked_text(text: str) -> str:
+    """Return a text with what is secret in its URLs, passwords and tokens, as `***`."""
+    if "://" not in text:
+        return text
     text = _URL_PASSWORD.sub(r"\1:***@", text)
     text = _WEB_USER.sub(r"\1***@", text)
-    return _QUERY.sub(r"\1***", text) if "://" in text else text
+    return _QUERY.sub(r"\1***", text)
 
 
 def masked_section(value: Any, name: str = "") -> Any:

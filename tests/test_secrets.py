@@ -7,7 +7,14 @@ import pytest
 from systemprompt_jobs import job
 from systemprompt_jobs._parameters import validate
 from systemprompt_jobs.errors import ParameterError
-from systemprompt_jobs.secrets import anchored, is_secret, masked, masked_section, reveal
+from systemprompt_jobs.secrets import (
+    anchored,
+    is_secret,
+    masked,
+    masked_section,
+    masked_text,
+    reveal,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +76,11 @@ def test_of_a_plugins_section_web_addresses_show_their_host_alone():
         "api_key": {"env": "KEY"},
         "file": "sqlite:///var/app.db",
     }
+
+
+def test_many_beginnings_of_urls_take_no_time():
+    text = "://a:" * 200_000
+    assert masked_text(text) == text
 
 
 def test_a_reference_is_shown_as_it_is_written():

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from systemprompt_jobs.secrets import masked
+
 from ._text import many_lines, one_line
 
 if TYPE_CHECKING:
@@ -82,9 +84,15 @@ def _formatter(stream: TextIO, *, human: bool) -> logging.Formatter:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            _without_secrets,
             *(_for_people(stream) if human else _for_machines()),
         ],
     )
+
+
+def _without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Mask what is called a secret, and passwords in URLs."""
+    return {key: masked(value, key) for key, value in event.items()}
 
 
 def _for_machines() -> list[Processor]:
