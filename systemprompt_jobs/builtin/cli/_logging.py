@@ -52,8 +52,6 @@ def configure(stream: TextIO, manner: str, *, human: bool) -> None:
     handler.setFormatter(_formatter(stream, human=human))
     logging.basicConfig(handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    for name, level in {**MANNERS[manner], JOBS: logging.INFO}.items():
-        logging.getLogger(name).setLevel(level)
     own: list[Processor] = [structlog.stdlib.filter_by_level]
     if manner == "run":
         own.append(_leave_to_run)
@@ -67,6 +65,9 @@ def configure(stream: TextIO, manner: str, *, human: bool) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+    # Not before: structlog's factory sets the class of loggers, which finds the true caller.
+    for name, level in {**MANNERS[manner], JOBS: logging.INFO}.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _shared() -> list[Processor]:
