@@ -47,7 +47,7 @@ def show_runs(runs: Iterable[Run], today: datetime, *, versions: bool = False) -
         [
             (
                 *(str(r.id), r.job_id, state_cell(r), _when(r, today), took(r.duration)),
-                f"{r.distribution} {r.version}".strip() if versions else said(r),
+                (f"{r.distribution} {r.version}".strip() or "local") if versions else said(r),
             )
             for r in runs
         ],
