@@ -28,6 +28,7 @@ from ._prune import Pruner, Retention
 from ._record import Recorder, cancelled
 from ._retry import settle
 from ._run import Attempt
+from ._said import clean
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
@@ -375,7 +376,7 @@ class LiveNode:
 
     def refuse(self, problems: tuple[Problem, ...]) -> None:
         """Say what is wrong with files that change nothing. Any thread may call."""
-        self._keeper.problem = "; ".join(map(str, problems))[:_MOST_SAID]
+        self._keeper.problem = clean("; ".join(map(str, problems))[:_MOST_SAID])
         self._observer.put("configuration_reloaded", node=self.node, problems=problems)
 
     def _go_on_by(self, plans: dict[str, Plan]) -> None:
