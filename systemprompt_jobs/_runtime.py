@@ -908,8 +908,9 @@ class Runtime:
         """Return the id of a job with its former ones. Raises as `find` what nobody knows."""
         if job is None:
             return None
+        exact = next((plan for plan in self.plans if plan.id == job), None)
         try:
-            return _own_ids(self.find(job))
+            return _own_ids(exact or self.find(job))
         except UnknownJobError:
             if not self._recorded(job):
                 raise
