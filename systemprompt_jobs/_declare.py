@@ -51,6 +51,7 @@ def job(
     retry_past_next_tick: bool = False,
     retry_on: Errors = (),
     give_up_on: Errors = (),
+    repeatable: bool = False,
     concurrency: Mapping[str, Any] | None = None,
     executor: str | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
@@ -82,6 +83,7 @@ def job(
     retry_past_next_tick: bool = False,
     retry_on: Errors = (),
     give_up_on: Errors = (),
+    repeatable: bool = False,
     concurrency: Mapping[str, Any] | None = None,
     executor: str | None = None,
 ) -> Job[P, R] | Callable[[Callable[P, R]], Job[P, R]]:
@@ -114,6 +116,8 @@ def job(
     - `retry_past_next_tick`: try again even when the job's next tick comes first.
     - `retry_on`, `give_up_on`: exception types or their names; only these are tried again, and
       these never.
+    - `repeatable`: the function tolerates being called again for a run, also when it had done some
+      of its work or all of it. Retries need that; `check` asks for the word.
     - `concurrency`: `{"key": "api", "limit": 2}`: at most so many runs of all jobs with this key.
     - `executor`: the pool it runs in, of `executors:`; unless given, `"asyncio"` for an
       `async def` function and `"default"` (threads) for others.
@@ -150,6 +154,7 @@ def job(
             retry_past_next_tick=_typed("retry_past_next_tick", retry_past_next_tick, bool),
             retry_on=_error_names("retry_on", retry_on),
             give_up_on=_error_names("give_up_on", give_up_on),
+            repeatable=_typed("repeatable", repeatable, bool),
             concurrency=None
             if concurrency is None
             else MappingProxyType(dict(_typed("concurrency", concurrency, Mapping))),

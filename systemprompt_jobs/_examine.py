@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._clock import boot_id
+from ._store import runs as run_rows
+from ._whose import zone_data_version
 from .errors import JobsError, StoreError, text_of
 from .model import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from ._context import Resources
     from ._store import Store
     from .interfaces import Clock
-    from .model import NodeOverview
+    from .model import NodeOverview, Orphan
 
 _MAX_OFFSET = timedelta(seconds=1)
+_YEAR = re.compile(r"20\d\d")
+_OLD_YEARS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,9 @@ class Patient:
     resources: Resources
     clock: Clock
     schedulers: Callable[[], Sequence[NodeOverview]]
+    orphans: Callable[[], Sequence[Orphan]] = tuple
+    lease: timedelta = timedelta(seconds=30)
+    configuration: Sequence[Path] = ()
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
@@ -40,6 +50,10 @@ def examine(patient: Patient) -> Iterator[Finding]:
     if database.ok:
         yield _clock(patient)
         yield _schedulers(patient)
+        yield _orphans(patient)
+        yield _leases(patient)
+    yield _files(patient)
+    yield _zone_data(patient.clock.now(), zone_data_version())
     for look in (_databases, _services):
         yield from look(patient)
 
@@ -57,7 +71,11 @@ def _database(patient: Patient) -> Finding:
         store.check()
     except StoreError as error:
         return Finding(
-            subject, ok=False, said=str(error), remedy="see `database` in the configuration"
+            subject,
+            ok=False,
+            said=str(error),
+            remedy="see `database` in the configuration; a schema that is missing or old is made by "
+            "`systemprompt infra jobs db upgrade`",
         )
     return Finding(subject, ok=True, said=f"{store.label} is reachable and migrated")
 
@@ -87,6 +105,64 @@ def _schedulers(patient: Patient) -> Finding:
         said="none is live, so no tick runs",
         remedy="start one: systemprompt infra jobs serve",
     )
+
+
+def _orphans(patient: Patient) -> Finding:
+    if not (orphans := patient.orphans()):
+        return Finding("orphaned jobs", ok=True, said="none")
+    names = ", ".join(orphan.id for orphan in orphans)
+    return Finding(
+        "orphaned jobs",
+        ok=False,
+        said=f"no live scheduler and no plugin here provides {names}",
+        remedy="install their plugin again, or name the job's former name in `aliases=`; a job that "
+        "is gone for good does no harm, and its history is forgotten in time",
+    )
+
+
+def _leases(patient: Patient) -> Finding:
+    """Look for runs that should have been rescued long ago: it takes 5/3 of a lease."""
+    store, clock = patient.store, patient.store.clock(patient.clock)
+    with store.read() as connection:
+        clock.read(connection)
+        long_ago = clock.lease_now() - 2 * patient.lease // timedelta(microseconds=1)
+        stuck = run_rows.expired(connection, long_ago, boot_id() if store.one_host else "")
+    if not stuck:
+        return Finding("leases", ok=True, said="no run is held by a node that has died")
+    runs = ", ".join(str(run_id) for run_id, _, _ in stuck)
+    alive = "look into the log of the live ones: they should have settled them"
+    return Finding(
+        "leases",
+        ok=False,
+        said=f"held by nodes that have died: run {runs}",
+        remedy=alive if patient.schedulers() else "start a scheduler: it settles them in a minute",
+    )
+
+
+def _files(patient: Patient) -> Finding:
+    """Look who may read what is recorded and who may write what decides which code loads."""
+    own = [patient.store.url.database or ""] if patient.store.one_host else []
+    private = [Path(f"{file}{end}") for file in own for end in ("", "-wal", "-shm")]
+    wrong = [f"chmod 600 {file}" for file in private if _mode(file) & 0o077]
+    wrong += [f"chmod o-w {file}" for file in patient.configuration if _mode(file) & 0o002]
+    if not wrong:
+        return Finding("file permissions", ok=True, said="nobody else can read or change them")
+    said = "others may read the database, or write the configuration"
+    return Finding("file permissions", ok=False, said=said, remedy="; ".join(wrong))
+
+
+def _mode(file: Path) -> int:
+    return file.stat().st_mode if file.exists() else 0
+
+
+def _zone_data(now: datetime, version: str) -> Finding:
+    """Look whether rules of time zones may be out of date: some change every year."""
+    found = _YEAR.search(version)
+    said = f"version {version.removeprefix('# version ')}"
+    if found is None or now.year - int(found[0]) < _OLD_YEARS:
+        return Finding("time zone data", ok=True, said=said)
+    remedy = "update the system's tzdata package, or `pip install --upgrade tzdata`"
+    return Finding("time zone data", ok=False, said=f"{said} is years old", remedy=remedy)
 
 
 def _databases(patient: Patient) -> Iterator[Finding]:

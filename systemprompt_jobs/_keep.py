@@ -75,6 +75,8 @@ class Keeper:
         self._observer = observer
         self._watch = watch
         self._interrupter = interrupter
+        self.problem = ""
+        """What is wrong with the configuration that the node was last told to read."""
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
         self._doubt = Doubt(store)
@@ -177,7 +179,10 @@ class Keeper:
             buried = overdue and node_rows.has_stopped(connection, self._node.id)
             strays = len(self._interrupter.strays())
             until, offset = self.lease_until(), self._clock.offset
-            if not node_rows.beat(connection, self._node.id, now, until, offset, strays):
+            known = node_rows.beat(
+                connection, self._node.id, now, until, offset, strays, self.problem
+            )
+            if not known:
                 self._enter(connection, now)
                 plan_rows.add_set(connection, self._job_set, self._fingerprints)
                 buried = True

@@ -60,6 +60,7 @@ def _node(row: Any, state: str, sizes: dict[str, int], lacks: Sequence[str] = ()
         jobs=sizes.get(row.job_set, 0),
         lacks=tuple(lacks),
         strays=row.strays,
+        problem=row.problem,
     )
 
 

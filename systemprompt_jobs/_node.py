@@ -28,6 +28,7 @@ from ._prune import Pruner, Retention
 from ._record import Recorder, cancelled
 from ._retry import settle
 from ._run import Attempt
+from ._said import clean
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from ._version import __version__
@@ -59,6 +60,9 @@ _MOMENT_S, _KILLING_S = 1.0, 10.0
 
 _UNREADY_WAIT_S = 1.0
 """How often a node whose workers are all strays looks whether it may claim again."""
+
+_MOST_SAID = 2000
+"""Characters of what is wrong with refused files that the database keeps."""
 
 _STALLED_S = 1.0
 """A pause that is longer than asked for by more than this was no matter of scheduling."""
@@ -404,7 +408,13 @@ class LiveNode:
     def reload(self, plans: Iterable[Plan]) -> None:
         """Go on by other plans of the same jobs. Any thread may call; runs go on as they began."""
         self._new_plans = {plan.id: plan for plan in plans if plan.problem is None}
+        self._keeper.problem = ""
         self._claim_loop.wake()
+
+    def refuse(self, problems: tuple[Problem, ...]) -> None:
+        """Say what is wrong with files that change nothing. Any thread may call."""
+        self._keeper.problem = clean("; ".join(map(str, problems))[:_MOST_SAID])
+        self._observer.put("configuration_reloaded", node=self.node, problems=problems)
 
     def _go_on_by(self, plans: dict[str, Plan]) -> None:
         """Put new plans in force; where the database fails, this is tried again.

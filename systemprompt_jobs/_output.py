@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from ._said import speaking
+from .secrets import masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,7 +132,9 @@ def _text(
     """Return e.g. `2026-05-01 02:30:00 info copied rows=3`, and the traceback below."""
     when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
     source = "" if logger == JOB_LOGGER else f"{logger}: "
-    shown = (f" {name}={_value(v)}" for name, v in fields.items() if name not in _LEFT_OUT)
+    shown = (
+        f" {name}={_value(masked(v, name))}" for name, v in fields.items() if name not in _LEFT_OUT
+    )
     line = f"{when} {level.lower()} {source}{said}{''.join(shown)}"
     below = fields.get("exception") or _traceback(error)
     return f"{line}\n{below.rstrip()}" if below else line

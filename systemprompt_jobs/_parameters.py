@@ -116,7 +116,8 @@ def masked(text: str) -> str:
     head, at, tail = text.rpartition("@")
     if at and (user := re.search(r"://[^\s:/@\"']*:", head)):
         text = f"{head[: user.end()]}***@{tail}"
-    return re.sub(r"(password=)[^&\s\"']*", r"\1***", text, flags=re.IGNORECASE)
+    values = r"((?:password|[_-]key|token|secret)=)[^&\s\"']*"
+    return re.sub(values, r"\1***", text, flags=re.IGNORECASE)
 
 
 def near(name: str, candidates: Iterable[str]) -> str:

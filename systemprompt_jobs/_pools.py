@@ -48,6 +48,24 @@ def make_executors(
     return executors
 
 
+def unused(
+    manager: pluggy.PluginManager,
+    settings: Settings,
+    plans: Iterable[Plan],
+    origin: Mapping[str, Any],
+) -> list[Problem]:
+    """Return what is wrong with the pools that the files define and no job uses."""
+    used, problems = {plan.executor for plan in plans if plan.problem is None}, []
+    for name in settings.executors:
+        if name not in used and f"executors.{name}" in settings.sources:
+            made = _make(manager, settings, name, origin)
+            if isinstance(made, Problem):
+                problems.append(made)
+            else:
+                made.close()
+    return problems
+
+
 def _make(
     manager: pluggy.PluginManager, settings: Settings, name: str, origin: Mapping[str, Any]
 ) -> Executor | Problem:

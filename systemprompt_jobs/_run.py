@@ -21,6 +21,7 @@ from ._output import identity
 from ._said import Said, clean, speaking
 from .errors import DeclaredFailure, ParameterError, RunCancelled, text_of
 from .model import Report, Run, State
+from .secrets import masked_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -266,15 +267,15 @@ def _traceback_of(job: Job[..., Any], error: BaseException) -> str:
 
 def _clip(text: str) -> str:
     if len(text) <= MAX_MESSAGE:
-        return clean(text)
-    return clean(text[:MAX_MESSAGE]) + f" … (cut, {len(text):,} characters in all)"
+        return masked_text(clean(text))
+    return masked_text(clean(text[:MAX_MESSAGE])) + f" … (cut, {len(text):,} characters in all)"
 
 
 def _clip_start(text: str) -> str:
     """Keep the end of a traceback, which says most."""
     if len(text) <= MAX_TRACEBACK:
-        return clean(text)
-    return f"(cut, {len(text):,} characters in all) …\n" + clean(text[-MAX_TRACEBACK:])
+        return masked_text(clean(text))
+    return f"(cut, {len(text):,} characters in all) …\n" + masked_text(clean(text[-MAX_TRACEBACK:]))
 
 
 def _count(value: Any) -> int | None:

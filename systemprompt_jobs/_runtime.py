@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,6 +34,7 @@ from .model import (
     RETRYING,
     AttemptOverview,
     AuditEntry,
+    Backfill,
     Backlog,
     Change,
     Explanation,
@@ -87,6 +90,7 @@ AT_START = (
 
 BUILT_IN = ("intervals", "threads", "coroutines", "processes", "logs")
 
+_number = attrgetter("id")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
 _OPEN = (State.PENDING, State.CLAIMED, State.RUNNING)
 _TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
@@ -175,9 +179,15 @@ class Runtime:
     def lint(self) -> list[Problem]:
         """Return what is valid and yet looks like a mistake, each with a `code`.
 
-        A job's `silence` leaves codes out. Raises ConfigurationError.
+        A job's `silence` leaves codes out. So are pools that would not work and that no job uses,
+        without a code. Raises ConfigurationError, also for pools that jobs use.
         """
-        return _configure.lint(self.plans, self.settings.workers, self._clock.now())
+        from . import _pools
+
+        for executor in self._new_executors().values():  # as a start would, and nothing runs there
+            executor.close()
+        idle = _pools.unused(self._manager, self.settings, self.plans, self._origin)
+        return idle + _configure.lint(self.plans, self.settings.workers, self._clock.now())
 
     def parse(self, text: str, timezone: str) -> Schedule:
         """Return the schedule of a text: cron, or what a plugin makes of `scheme: text`.
@@ -248,7 +258,7 @@ class Runtime:
             problems = tuple(error.problems)
         if problems:
             self._refused = problems
-            self._tell_reloaded(problems)
+            self._tell_refused(problems)
             return problems
         kept = {name: getattr(self.settings, name) for name in AT_START}
         waiting = [name for name, value in kept.items() if getattr(settings, name) != value]
@@ -261,10 +271,9 @@ class Runtime:
             self._live.reload(plans)
         return ()
 
-    def _tell_reloaded(self, problems: tuple[Problem, ...]) -> None:
+    def _tell_refused(self, problems: tuple[Problem, ...]) -> None:
         if self._live is not None:
-            node = self._live.node
-            self._live.observer.put("configuration_reloaded", node=node, problems=problems)
+            self._live.refuse(problems)
 
     def ask_reload(self, *, note: str = "", who: str = "") -> None:
         """Have every scheduler of the database read its own configuration again, within a second.
@@ -350,6 +359,37 @@ class Runtime:
         wanted = [self._one_wanted(plan, old.parameters, old.enforce, old.id)]
         (run,) = self._hand_over(wanted, who) if detach else self._run_here(wanted, who)
         return run
+
+    def backfill(
+        self,
+        name: str,
+        start: datetime,
+        end: datetime | None = None,
+        *,
+        limit: int = 100,
+        dry_run: bool = False,
+        who: str = "",
+    ) -> Backfill:
+        """Hand a job's ticks from `start` to `end` (else now) that never ran to the schedulers.
+
+        Only those that were `missed`, or that no row covers, and that lie within `retention`; of
+        them the `limit` oldest. Each is run like any tick of the job, by the present parameters;
+        where runs must not overlap, one after the other. With `dry_run` nothing is changed.
+        Raises UnknownJobError, AmbiguousJobError, ParameterError, StoreError, and UsageError for
+        a job that is degraded, paused or without a schedule, or that has another plan in force.
+        """
+        from . import _backfill
+
+        plan, until = self._runnable(name), self._clock.now() if end is None else end
+        self._checked(plan, {})
+        wanted = _backfill.Wanted(plan, _own_ids(plan), start, until, limit)
+        if not self._readable():
+            raise UsageError(f"nothing is recorded of {plan.id} yet: there is nothing to make up")
+        clock, retention = self._store.clock(self._clock), self.settings.retention
+        if dry_run:
+            return _backfill.preview(self._store, clock, wanted, retention)
+        self._store.prepare()
+        return _backfill.backfill(self._store, clock, wanted, retention, who)
 
     def _wanted(
         self, names: Iterable[str], parameters: Mapping[str, Any] | None, enforce: bool | None
@@ -691,7 +731,8 @@ class Runtime:
     def jobs(self, *ids: str) -> list[JobOverview]:
         """Return these jobs, else all, with next tick and newest run, in the order of their ids."""
         plans = [plan for plan in self.plans if not ids or plan.id in ids]
-        newest = self.newest(*ids, limit=1) if ids else {}
+        own = {plan.id: _own_ids(plan) for plan in plans}
+        newest = self.newest(*chain(*own.values()), limit=1) if ids else {}
         last = {id_: runs[-1] for id_, runs in newest.items()} if ids else self._last_runs()
         others = self._plans_of_others(plans)
         pauses, held = self.pauses(), self.held()
@@ -699,7 +740,7 @@ class Runtime:
         return [
             _overview(
                 plan,
-                last.get(plan.id),
+                max((last[id_] for id_ in own[plan.id] if id_ in last), key=_number, default=None),
                 others.get(plan.id),
                 pauses.get(plan.id),
                 held.get(plan.id),
@@ -731,7 +772,7 @@ class Runtime:
 
         if not self._readable():
             return []
-        mine = {id_ for plan in self.plans for id_ in self._ids(plan.id) or ()}
+        mine = {id_ for plan in self.plans for id_ in _own_ids(plan)}
         with self._store.read() as connection:
             known = queries.next_ticks(connection).keys() - mine
             if known:
@@ -826,18 +867,19 @@ class Runtime:
     ) -> list[Run]:
         """Return the newest runs, newest first.
 
-        `job` is a job id, also of a job that is gone; the history of its aliases is its own.
+        `job` is the name of a job as `find` takes it, or the id of one that is gone; the history
+        of its aliases is its own. Raises UnknownJobError, AmbiguousJobError and StoreError.
         `tag`: of installed jobs with it. `since`, `until`: those whose time, from the tick to
         the end, overlaps. `node`: of nodes whose id begins so. `text`: that say this in error or
         message, in small or capital letters. `before`: older than the run of this id.
         """
         from ._store import queries
 
+        ids = self._ids(job)
         if not self._readable():
             return []
-        ids = self._ids(job)
         if tag is not None:
-            tagged = {id_ for p in self.plans if tag in p.job.tags for id_ in self._ids(p.id) or ()}
+            tagged = {id_ for p in self.plans if tag in p.job.tags for id_ in _own_ids(p)}
             ids = sorted(tagged if ids is None else tagged & {*ids})
         wanted = queries.Wanted(since, until, node, text, before)
         with self._store.read() as connection:
@@ -884,10 +926,24 @@ class Runtime:
             return statistics.newest(connection, jobs, limit)
 
     def _ids(self, job: str | None) -> list[str] | None:
-        plan = next((plan for plan in self.plans if plan.id == job), None)
-        if plan is None:
-            return None if job is None else [job]
-        return [plan.id, *(f"{plan.extension.name}:{alias}" for alias in plan.job.aliases)]
+        """Return the id of a job with its former ones. Raises as `find` what nobody knows."""
+        if job is None:
+            return None
+        exact = next((plan for plan in self.plans if plan.id == job), None)
+        try:
+            return _own_ids(exact or self.find(job))
+        except UnknownJobError:
+            if not self._recorded(job):
+                raise
+            return [job]
+
+    def _recorded(self, job_id: str) -> bool:
+        from ._store import queries
+
+        if not self._readable():
+            return False
+        with self._store.read() as connection:
+            return queries.knows(connection, job_id)
 
     def find_run(self, number: int) -> Run:
         """Return the run of this id. Raises UsageError."""
@@ -921,8 +977,15 @@ class Runtime:
         from ._examine import Patient, examine
 
         resources = self._resources or self._new_resources()
+        patient = Patient(
+            *(self._store, resources, self._clock, self.schedulers, self.orphans),
+            lease=self.settings.lease,
+            configuration=[
+                self.project.root / file for file in (_configure.CONFIG, _configure.PROFILE)
+            ],
+        )
         try:
-            return list(examine(Patient(self._store, resources, self._clock, self.schedulers)))
+            return list(examine(patient))
         finally:
             if resources is not self._resources:
                 resources.close()
@@ -950,10 +1013,11 @@ class Runtime:
         troubled: list[Run] = []
         nodes: tuple[NodeOverview, ...] = ()
         counts: Mapping[str, int] = {}
+        waiting: Sequence[datetime] = ()
         if self._readable():
             running = self.history(states=[State.RUNNING, RETRYING], limit=100)
             troubled = self.history(states=_TROUBLE, limit=5)
-            nodes, counts = self._nodes_and_counts()
+            nodes, counts, waiting = self._nodes_and_counts()
         return SchedulerOverview(
             root=str(self.project.root),
             database=self._store.label,
@@ -967,6 +1031,8 @@ class Runtime:
             pauses=tuple(self.pauses().values()),
             held=self.held(),
             orphaned=tuple(self.orphans()),
+            waiting=len(waiting),
+            waiting_since=min(waiting, default=None),
         )
 
     def schedulers(self, job: str | None = None) -> list[NodeOverview]:
@@ -980,13 +1046,17 @@ class Runtime:
             having = None if job is None else queries.sets_with(connection, job)
         return [_node_overview(row) for row in live if having is None or row.job_set in having]
 
-    def _nodes_and_counts(self) -> tuple[tuple[NodeOverview, ...], Mapping[str, int]]:
+    def _nodes_and_counts(
+        self,
+    ) -> tuple[tuple[NodeOverview, ...], Mapping[str, int], Sequence[datetime]]:
         from ._store import queries
 
+        mine = {plan.id for plan in self.plans if plan.enabled and plan.problem is None}
         with self._store.read() as connection:
             now, live = self._now_and_live(connection)
             counts = queries.counts_since(connection, now - timedelta(days=1))
-        return tuple(map(_node_overview, live)), counts
+            waiting = queries.waiting(connection, now, mine)
+        return tuple(map(_node_overview, live)), counts, waiting
 
     def _now_and_live(self, connection: Connection) -> tuple[datetime, list[Any]]:
         from ._store import nodes
@@ -1004,12 +1074,23 @@ class Runtime:
 
 def _node_overview(row: Any) -> NodeOverview:
     return NodeOverview(
-        row.id, row.version, row.workers, row.started, row.heartbeat, strays=row.strays
+        row.id,
+        row.version,
+        row.workers,
+        row.started,
+        row.heartbeat,
+        strays=row.strays,
+        problem=row.problem,
     )
 
 
 def _file_order(problem: Problem) -> tuple[str, int]:
     return str(problem.place.file or ""), problem.place.line or 0
+
+
+def _own_ids(plan: Plan) -> list[str]:
+    """Return the job's id and those that it had."""
+    return [plan.id, *(f"{plan.extension.name}:{alias}" for alias in plan.job.aliases)]
 
 
 def _names(plan: Plan) -> set[str]:

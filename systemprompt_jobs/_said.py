@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from .model import Progress
+from .secrets import masked_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,8 +138,8 @@ def clean(text: str) -> str:
 
 def _clipped(text: str, limit: int) -> str:
     if len(text) <= limit:
-        return clean(text)
-    return clean(text[:limit]) + f" … (cut, {len(text):,} characters in all)"
+        return masked_text(clean(text))
+    return masked_text(clean(text[:limit])) + f" … (cut, {len(text):,} characters in all)"
 
 
 def _number(value: Any) -> float:

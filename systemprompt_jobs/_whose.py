@@ -37,7 +37,7 @@ def fingerprint(plan: Plan) -> str:
     window = whole_seconds(plan.catchup_window)
     parts = (
         *(schedule, plan.timezone, plan.overlap, plan.splay, plan.catch_up, window),
-        _zone_data_version(),
+        zone_data_version(),
     )
     return _digest("|".join(map(str, parts)))
 
@@ -57,7 +57,7 @@ def _digest(text: str) -> str:
 
 
 @functools.cache
-def _zone_data_version() -> str:
+def zone_data_version() -> str:
     """Return the version of the zone data that zoneinfo reads: the system's, else tzdata's."""
     for folder in zoneinfo.TZPATH:
         with contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ class Schedule(Protocol):
 
     @property
     def text(self) -> str:
-        """The schedule as `parse_schedule` reads it, e.g. `0 30 2 * * *` or `every: 300s`."""
+        """The schedule as `parse_schedule` reads it, e.g. `0 30 2 * * *` or `every: 5m`."""
 
     @property
     def timezone(self) -> str | None:

@@ -69,7 +69,15 @@ class CatchUp(StrEnum):
 
 
 LintCode = Literal[
-    "never-fires", "every-second", "five-fields", "daylight-saving", "herd", "dry-run", "no-effect"
+    "never-fires",
+    "every-second",
+    "five-fields",
+    "daylight-saving",
+    "herd",
+    "long-timeout",
+    "retries",
+    "dry-run",
+    "no-effect",
 ]
 """What `check` finds suspicious in a valid configuration; see `docs/reference/commands.md`."""
 
@@ -105,6 +113,7 @@ class Job(Generic[P, R_co]):
     retry_past_next_tick: bool = False
     retry_on: tuple[str, ...] = ()
     give_up_on: tuple[str, ...] = ()
+    repeatable: bool = False
     concurrency: Mapping[str, Any] | None = None
     executor: str | None = None
 
@@ -555,6 +564,23 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
+class Backfill:
+    """The ticks of a job from `start` to `end` that run after all, or would, oldest first.
+
+    `more`: there are others beyond the limit. `strange` counts missed ticks of another schedule,
+    which are left alone. `runs` are those handed over; none in a dry run.
+    """
+
+    job_id: str
+    start: datetime
+    end: datetime
+    ticks: tuple[datetime, ...]
+    more: bool = False
+    strange: int = 0
+    runs: tuple[Run, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptOverview:
     """One call of a run's function; `finished` and `outcome` are None while it runs.
 
@@ -618,7 +644,8 @@ class NodeOverview:
     `state` is `live`, `left` (by itself) or `died`. `clock_offset` is how far its clock is ahead
     of the database's, None where one clock is all there is. `jobs` is how many jobs it has,
     `lacks` those that other live nodes have and it has not. `strays` are threads that outlived
-    their timeout; a pool with as many as it has workers starts nothing until they end.
+    their timeout; a pool with as many as it has workers starts nothing until they end. `problem`
+    is why it has refused the configuration that it was last told to read.
     """
 
     id: str
@@ -632,6 +659,7 @@ class NodeOverview:
     jobs: int = 0
     lacks: tuple[str, ...] = ()
     strays: int = 0
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -684,6 +712,8 @@ class SchedulerOverview:
     `database` is the URL without its password. `counts` are the runs created in the last
     24 hours by state. `running` and `troubled` (failed, lost, missed …) are newest first.
     `pauses` and `held` (job id → the time it waits for) include jobs that are not installed.
+    `waiting` are the ticks and runs that are due and that no node has taken, of jobs that are
+    installed here, the oldest of them since `waiting_since`.
     """
 
     root: str
@@ -698,3 +728,5 @@ class SchedulerOverview:
     pauses: tuple[PauseOverview, ...] = ()
     held: Mapping[str, datetime] = field(default_factory=lambda: EMPTY)
     orphaned: tuple[Orphan, ...] = ()
+    waiting: int = 0
+    waiting_since: datetime | None = None

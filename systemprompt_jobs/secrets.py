@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 _KINDS = ("env", "file")
-_URL_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s]*@")
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]{0,200}):[^\s]{0,500}@")
+_WEB_USER = re.compile(r"(https?://)[^\s:/@?#]+@", re.IGNORECASE)
+_QUERY = re.compile(
+    r"([?&][^\s=&#]*(?:[_-]key|password|passwd|token|secret)=)[^\s&#]+", re.IGNORECASE
+)
+_WEB_PATH = re.compile(r"^(https?://[^/?#]*)[/?#].+$", re.IGNORECASE | re.DOTALL)
 _SECRET = re.compile(r"([_-]key|password|passwd|token|secret)$", re.IGNORECASE)
 
 
@@ -30,8 +35,31 @@ def masked(value: Any, name: str = "") -> Any:
     if value not in (None, "", [], ()) and is_secret(name):
         return "***"
     if isinstance(value, str):
-        return _URL_PASSWORD.sub(r"\1:***@", value)
+        return masked_text(value)
     return [masked(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def masked_text(text: str) -> str:
+    """Return a text with what is secret in its URLs, passwords and tokens, as `***`."""
+    if "://" not in text:
+        return text
+    text = _URL_PASSWORD.sub(r"\1:***@", text)
+    text = _WEB_USER.sub(r"\1***@", text)
+    return _QUERY.sub(r"\1***", text)
+
+
+def masked_section(value: Any, name: str = "") -> Any:
+    """Return a plugin's section fit to be shown: of web addresses only the host.
+
+    The path of a webhook is a secret, whatever its key is called.
+    """
+    if isinstance(value, str):
+        return _WEB_PATH.sub(r"\1/***", masked(value, name))
+    if isinstance(value, Mapping) and not _kind(value):
+        return {key: masked_section(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple) and not is_secret(name):
+        return [masked_section(item) for item in value]
+    return masked(value, name)
 
 
 def anchored(value: Any, root: Path) -> Any:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from systemprompt_jobs import Runtime, hookimpl
+from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._context import Resources
-from systemprompt_jobs._examine import Patient, examine
+from systemprompt_jobs._examine import Patient, _zone_data, examine
 from systemprompt_jobs._services import ServiceRegistry
-from tests.support import ManualClock
+from systemprompt_jobs._store import runs as run_rows
+from systemprompt_jobs.model import Trigger
+from tests.support import START, ManualClock, make_plan
 
 
 class Services:
@@ -54,8 +59,14 @@ def test_a_database_that_does_not_exist_yet_is_not_made(found, tmp_path):
 def test_all_is_well_where_a_scheduler_runs(found, tmp_path):
     (tmp_path / "profile.yaml").write_text("scheduler: {}\n")
     with Runtime(tmp_path, environ={"SYSTEMPROMPT_PLUGINS": ""}):
-        assert [*found()] == ["scheduler's database", "clock", "schedulers"]
-        assert all(finding.ok and not finding.remedy for finding in found().values())
+        assert [*found()] == [
+            *("scheduler's database", "clock", "schedulers", "orphaned jobs", "leases"),
+            *("file permissions", "time zone data"),
+        ]
+        well = {
+            finding.subject for finding in found().values() if finding.ok and not finding.remedy
+        }
+        assert well >= {*found()} - {"time zone data"}  # of whoever tests this
     finding = found()["schedulers"]
     assert (finding.ok, finding.said) == (False, "none is live, so no tick runs")
 
@@ -114,3 +125,75 @@ def test_a_clock_that_differs_too_much_from_the_databases_is_wrong(make_store, o
     findings = {f.subject: f for f in examine(Patient(store, resources, clock, list))}
     assert (findings["clock"].ok, findings["clock"].said) == (ok, said)
     assert (findings["clock"].remedy == "") == ok
+
+
+JOB = "from systemprompt_jobs import job\n@job\ndef gone(): ...\n"
+
+
+def test_a_job_that_nobody_provides_any_more_is_named(found, tmp_path):
+    (tmp_path / "jobs.py").write_text(JOB)
+    (tmp_path / "jobs.py").chmod(0o644)
+    (tmp_path / "profile.yaml").write_text("scheduler: {local_plugins: [jobs.py]}\n")
+    with Runtime(tmp_path, environ={"SYSTEMPROMPT_PLUGINS": ""}):
+        assert found("  local_plugins: [jobs.py]\n")["orphaned jobs"].ok
+    finding = found()["orphaned jobs"]
+    assert (finding.ok, finding.said) == (
+        False,
+        "no live scheduler and no plugin here provides jobs:gone",
+    )
+    assert "aliases=" in finding.remedy
+
+
+@pytest.mark.parametrize(("live", "remedy"), [([], "start a scheduler"), ([None], "the log")])
+def test_runs_that_nobody_rescues_are_named(store, live, remedy):
+    clock = ManualClock()
+    store.clock = lambda _: clock
+    held = {"node": "n", "lease_until": clock.lease_now()}
+    with store.write() as connection:
+        values = run_values(make_plan(), manual_key(), Trigger.MANUAL, clock.now())
+        run_rows.add(connection, [values | held])
+    schedulers = lambda: [SimpleNamespace(id="n") for _ in live]  # noqa: E731
+    patient = Patient(store, Resources({}, ServiceRegistry()), clock, schedulers)
+    clock.advance(60)
+    assert {f.subject: f for f in examine(patient)}["leases"].ok  # it may be rescued just now
+    clock.advance(1)
+    finding = {f.subject: f for f in examine(patient)}["leases"]
+    assert (finding.ok, finding.said) == (False, "held by nodes that have died: run 1")
+    assert remedy in finding.remedy
+
+
+def test_files_that_others_may_read_or_write_are_named_with_the_command_that_mends_them(
+    found, tmp_path
+):
+    database, profile = tmp_path / "var/jobs.db", tmp_path / "profile.yaml"
+    runtime = Runtime(tmp_path, environ={"SYSTEMPROMPT_PLUGINS": ""})
+    runtime.upgrade()
+    runtime.stop()
+    assert found()["file permissions"].ok
+    database.chmod(0o640)
+    profile.chmod(0o646)
+    finding = found()["file permissions"]
+    assert not finding.ok
+    assert finding.remedy.startswith(f"chmod 600 {database}; ")
+    assert finding.remedy.endswith(f"; chmod o-w {profile}")
+
+
+@pytest.mark.parametrize(
+    ("version", "ok"),
+    [("# version 2025b", True), ("2024.2", False), ("# version 2019a", False), ("unknown", True)],
+)
+def test_zone_data_that_is_years_old_is_named(version, ok):
+    finding = _zone_data(START, version)
+    assert finding.ok == ok
+    assert version.removeprefix("# version ") in finding.said
+    assert ("tzdata" in finding.remedy) != ok
+
+
+def test_a_database_of_an_older_schema_is_named_with_what_migrates_it(found, tmp_path):
+    (tmp_path / "var").mkdir()
+    sqlite3.connect(tmp_path / "var/jobs.db").close()
+    (tmp_path / "var/jobs.db").write_bytes(b"")
+    finding = found()["scheduler's database"]
+    assert not finding.ok
+    assert "has no schema yet" in finding.said
+    assert "systemprompt infra jobs db upgrade" in finding.remedy

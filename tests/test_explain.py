@@ -150,6 +150,21 @@ class TestAccount:
     def test_a_missed_tick_has_who_was_up(self, nodes, reason):
         assert reason in was(plan(), run=run(State.MISSED), nodes=nodes)
 
+    @pytest.mark.parametrize(
+        ("state", "reason", "said"),
+        [
+            (State.LOST, "", "Its node died or was cut off"),
+            (State.SKIPPED, "catch-up", "A tick that was caught up ran instead."),
+            (State.SKIPPED, "job", "The job itself said that there was nothing to do."),
+            (State.SKIPPED, "clock", "A clock had been wrong"),
+        ],
+    )
+    def test_each_other_end_has_its_reason(self, state, reason, said):
+        assert said in was(plan(), run=run(state, reason=reason))
+
+    def test_a_job_that_no_scheduler_knew_has_no_record(self):
+        assert "no scheduler knew the job" in was(plan(), row=None)
+
     def test_a_tick_ahead_is_due(self):
         assert "lies ahead" in was(plan(), START + HOUR)
 
@@ -157,6 +172,8 @@ class TestAccount:
         late = START + HOUR
         assert "No scheduler is live" in was(plan(), late, now=late + HOUR, live=())
         assert "lack the job" in was(plan(), late, now=late + HOUR, live=[("x", False)])
+        disabled = was(plan(enabled=False), late, now=late + HOUR)
+        assert "disabled by profile.yaml (/srv/profile.yaml:12): it has no due ticks" in disabled
         paused = row(paused_at=START, by="ann", note="")
         assert "is paused by ann" in was(plan(), late, now=late + HOUR, row=paused)
 

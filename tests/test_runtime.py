@@ -469,7 +469,21 @@ def test_a_renamed_job_keeps_its_history(load):
     runtime.run("before")
     jobs = JOBS.replace("@job(enabled=False)", '@job(enabled=False, aliases=["before"])')
     renamed = load(jobs=jobs)
-    assert [run.job for run in renamed.history(job="jobs:off")] == ["before"]
+    for name in ("jobs:off", "off", "before", "jobs:before"):
+        assert [run.job for run in renamed.history(job=name)] == ["before"]
+    for overviews in (renamed.jobs("jobs:off"), renamed.jobs()):
+        assert [o.last_run.job for o in overviews if o.plan.id == "jobs:off"] == ["before"]
+
+
+def test_the_history_of_a_job_that_nobody_knows_is_an_error_and_of_one_that_is_gone_is_not(load):
+    runtime = load()
+    with pytest.raises(UnknownJobError, match="there is no job 'of'; did you mean off"):
+        runtime.history(job="of")
+    runtime.run("off")
+    gone = load(jobs=JOBS.replace("def off", "def other"))
+    assert len(gone.history(job="jobs:off")) == 1
+    with pytest.raises(UnknownJobError, match="there is no job 'jobs:of'"):
+        gone.history(job="jobs:of")
 
 
 def test_disabling_the_scheduler_keeps_ticks_and_start_up_runs_away_but_not_runs_by_hand(load):

@@ -7,7 +7,14 @@ import pytest
 from systemprompt_jobs import job
 from systemprompt_jobs._parameters import validate
 from systemprompt_jobs.errors import ParameterError
-from systemprompt_jobs.secrets import anchored, is_secret, masked, reveal
+from systemprompt_jobs.secrets import (
+    anchored,
+    is_secret,
+    masked,
+    masked_section,
+    masked_text,
+    reveal,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +52,35 @@ def test_secrets_are_masked_at_every_depth_and_nothing_else_is():
         ("see http://a:b@c and", "see http://a:***@c and"),
         ("postgresql://me:p@ss/w@host/db", "postgresql://me:***@host/db"),
         ("https://host:80/a b@c", "https://host:80/a b@c"),
+        ("https://ghp_1234@host/x", "https://***@host/x"),
+        ("https://host/x?a=1&api_key=s3&token=s4#b", "https://host/x?a=1&api_key=***&token=***#b"),
+        ("postgresql://me@host/db?password=s3&x=1", "postgresql://me@host/db?password=***&x=1"),
     ],
 )
-def test_passwords_in_urls_are_masked(text, shown):
+def test_secrets_in_urls_are_masked(text, shown):
     assert masked(text) == shown
+
+
+def test_of_a_plugins_section_web_addresses_show_their_host_alone():
+    section = {
+        "channels": {"chat": {"url": "https://hooks.example.com/services/T0/B0/s3cret"}},
+        "hosts": ["http://a.example.com", "HTTPS://me:s3cret@b.example.com?s3cret"],
+        "password": "s3cret",
+        "api_key": {"env": "KEY"},
+        "file": "sqlite:///var/app.db",
+    }
+    assert masked_section(section) == {
+        "channels": {"chat": {"url": "https://hooks.example.com/***"}},
+        "hosts": ["http://a.example.com", "HTTPS://me:***@b.example.com/***"],
+        "password": "***",
+        "api_key": {"env": "KEY"},
+        "file": "sqlite:///var/app.db",
+    }
+
+
+def test_many_beginnings_of_urls_take_no_time():
+    text = "://a:" * 200_000
+    assert masked_text(text) == text
 
 
 def test_a_reference_is_shown_as_it_is_written():

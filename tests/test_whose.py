@@ -256,7 +256,7 @@ def test_nodes_with_different_jobs_leave_each_others_alone(store, clock):
 
 def test_other_time_zone_data_is_another_plan(store, clock, monkeypatch):
     old = Node(store, clock, each_second()).start()
-    monkeypatch.setattr(_whose, "_zone_data_version", lambda: "# version 2099z")
+    monkeypatch.setattr(_whose, "zone_data_version", lambda: "# version 2099z")
     new = Node(store, clock, each_second()).start()
     monkeypatch.undo()
     pass_time(clock, 10, old, new)

@@ -66,11 +66,18 @@ class Interval:
     def text(self) -> str:
         """As the `every:` syntax reads it."""
         start = f" from {_shown(self.anchor)}Z" if self.anchor else ""
-        return f"every: {self.seconds}s{start}"
+        unit, number = self._measure
+        return f"every: {number}{unit[0]}{start}"
 
     @property
     def timezone(self) -> None:
         """None: an interval is the same in every zone."""
+
+    @property
+    def _measure(self) -> tuple[str, int]:
+        """The longest unit that fits, and how many of it."""
+        unit, size = next(unit for unit in _UNITS if self.seconds % unit[1] == 0)
+        return unit, self.seconds // size
 
     @property
     def _phase(self) -> int:
@@ -105,8 +112,7 @@ class Interval:
 
     def describe(self) -> str:
         """Return e.g. `every 5 minutes`."""
-        unit, size = next(unit for unit in _UNITS if self.seconds % unit[1] == 0)
-        number = self.seconds // size
+        unit, number = self._measure
         often = f"every {unit}" if number == 1 else f"every {number} {unit}s"
         return f"{often}, counted from {_shown(self.anchor, ' ')} UTC" if self.anchor else often
 

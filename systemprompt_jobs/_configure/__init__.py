@@ -11,12 +11,14 @@ from ._json_schema import json_schema
 from ._layers import Entry
 from ._lint import lint
 from ._plans import make_plans, make_warnings
-from ._project import Project, find_project
+from ._project import CONFIG, PROFILE, Project, find_project
 from ._sections import Heard, tell_plugins
 from ._settings import Settings, in_file_order, load_settings
 from ._yaml import parse_value
 
 __all__ = [
+    "CONFIG",
+    "PROFILE",
     "Entry",
     "Heard",
     "Project",

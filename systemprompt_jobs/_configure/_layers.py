@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._parameters import near, shown
 from ..model import EMPTY, Place, Problem, Source
-from ..secrets import anchored, masked, reveal
+from ..secrets import anchored, masked, masked_section, reveal
 from ._schema import RETRY, JobEntry, Scheduler, check
 from ._yaml import Document, Loc, path_text, read
 
@@ -95,7 +95,8 @@ class Layer:
         value: Any = self.document.data
         for key in loc:
             value = value[key]
-        return Source(masked(value, loc[-1]), self.name, self.document.place(loc))
+        shown = masked_section(value) if loc[0] == "extensions" else masked(value, loc[-1])
+        return Source(shown, self.name, self.document.place(loc))
 
 
 def default_layer() -> Layer:

@@ -26,6 +26,10 @@ _HERD = 10
 """This many jobs on one second, or more than there are workers, are a herd."""
 
 _DAY = timedelta(days=1)
+_YEAR = timedelta(days=366)
+_GAPS = 100
+"""How many ticks to come are looked at for the shortest time between two."""
+
 _TICKS = 300
 """How many ticks of a schedule are looked at for herds: a day of every five minutes."""
 
@@ -86,6 +90,31 @@ def _daylight_saving(plan: Plan, now: datetime) -> Iterator[_Said]:
         yield reason, "choose another hour, or a zone whose clocks do not change"
 
 
+def _long_timeout(plan: Plan, now: datetime) -> Iterator[_Said]:
+    if plan.timeout is None or plan.schedule is None:
+        return
+    ticks = islice(plan.schedule.between(now, now + _YEAR), _GAPS)
+    shortest = min((later - tick for tick, later in pairwise(ticks)), default=plan.timeout)
+    if plan.timeout > shortest:
+        reason = (
+            f"its timeout, {plan.timeout}, is longer than the {shortest} from one tick to the next: "
+            "a run that hangs is in the way of the ticks after it"
+        )
+        remedy = "set a shorter `timeout`, or a schedule with more time between its ticks"
+        yield reason, remedy, plan.sources["timeout"][-1].place
+
+
+def _retries(plan: Plan, now: datetime) -> Iterator[_Said]:  # noqa: ARG001
+    said = plan.sources.get("repeatable")
+    if plan.retry.max_attempts > 1 and not (said and said[-1].value):
+        reason = (
+            f"a run of it is started up to {plan.retry.max_attempts} times, and nobody says that "
+            "its function tolerates repetition"
+        )
+        remedy = "if it does, write `repeatable: true` in its entry or `repeatable=True` in @job"
+        yield reason, remedy, plan.sources["max_attempts"][-1].place
+
+
 def _dry_run(plan: Plan, now: datetime) -> Iterator[_Said]:  # noqa: ARG001
     code = getattr(inspect.unwrap(plan.job.function), "__code__", None)
     if code is not None and "enforce" in code.co_names and not plan.enforce:
@@ -111,6 +140,8 @@ _RULES: dict[LintCode, Callable[[Plan, datetime], Iterator[_Said]]] = {
     "every-second": _every_second,
     "five-fields": _five_fields,
     "daylight-saving": _daylight_saving,
+    "long-timeout": _long_timeout,
+    "retries": _retries,
     "dry-run": _dry_run,
     "no-effect": _no_effect,
 }

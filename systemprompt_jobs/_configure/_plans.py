@@ -33,6 +33,7 @@ _PARAMETER = "parameters."
 _POLICIES = (
     *("overlap", "splay", "catch_up", "catchup_window", "silence", "timeout"),
     *RETRY,
+    "repeatable",
     "concurrency",
 )
 
@@ -131,7 +132,7 @@ class _Draft:
         """Yield what holds without any entry: the decorator's word, and the defaults."""
         job, (text, zone) = self._job, self._declared_schedule()
         zones = (self._declare(name) for name in (zone, job.timezone) if name is not None)
-        yield "enabled", (self._declare(job.enabled),)
+        yield "enabled", (self._policy("enabled"),)
         yield "schedule", (self._declare(text),)
         yield "timezone", (*self._settings.sources["timezone"], *zones)
         yield "enforce", (Source(value=False, layer="default"),)

@@ -191,6 +191,7 @@ class JobEntry(BaseModel):
     retry_past_next_tick: Flag | None = None
     retry_on: ErrorNames | None = None
     give_up_on: ErrorNames | None = None
+    repeatable: Flag | None = None
     concurrency: Limit | None = None
     executor: Name | None = None
 

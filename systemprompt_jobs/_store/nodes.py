@@ -28,10 +28,12 @@ def beat(
     lease_until: int,
     offset: timedelta | None,
     strays: int,
+    problem: str = "",
 ) -> bool:
     """Say that the node lives, how far its clock is ahead of the database's, how many strays.
 
-    Return whether it is still known: one that was silent for long is forgotten.
+    `problem` is what is wrong with the configuration that it was told to read. Return whether
+    the node is still known: one that was silent for long is forgotten.
     """
     found = connection.execute(
         update(node)
@@ -41,6 +43,7 @@ def beat(
             lease_until=lease_until,
             clock_offset=offset,
             strays=strays,
+            problem=problem,
             stopped=None,
         )
     )

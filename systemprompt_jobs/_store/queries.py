@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, null, or_, select, text, union_all
+from sqlalchemy import and_, case, exists, func, not_, null, or_, select, text, union_all
 
 from ..model import RETRYING, Backlog, State
 from .runs import columns, to_run
 from .schema import HELD, Instant, attempt, audit, job, job_set, node, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection
 
     from ..model import Run
 
+
+_PENDING = text("jobs_run.state = 'pending'")
+"""Spelt out, so that the partial index of it is used."""
 
 _RETRYING = and_(run.c.state.in_((State.PENDING, State.CLAIMED)), run.c.attempt > 0)
 
@@ -88,6 +91,24 @@ def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         yield run.c.id < wanted.before
 
 
+def waiting(connection: Connection, now: datetime, job_ids: Collection[str]) -> list[datetime]:
+    """Return since when ticks and runs of these jobs are due that no node has taken.
+
+    What is paused, or waits for a slot, waits for something else. Of the ticks of a job the
+    oldest counts. Uses the indexes `jobs_job_next_tick` and `jobs_run_pending`.
+    """
+    paused = and_(
+        job.c.paused_at.is_not(None),
+        or_(job.c.paused_until.is_(None), job.c.paused_until > now),
+    )
+    ticks = select(job.c.id, job.c.next_tick).where(job.c.next_tick <= now, not_(paused))
+    runs = select(run.c.job_id, run.c.available_at).where(
+        _PENDING, run.c.available_at <= now, run.c.reason == ""
+    )
+    found = [*connection.execute(ticks), *connection.execute(runs)]
+    return [due for job_id, due in found if job_id in job_ids]
+
+
 def audit_rows(connection: Connection, before: int | None, limit: int) -> list[Any]:
     """Return audit rows, newest first."""
     statement = select(audit).order_by(audit.c.id.desc()).limit(limit)
@@ -100,6 +121,15 @@ def find_run(connection: Connection, run_id: int) -> Run | None:
     """Return a run, None if there is none with this id."""
     row = connection.execute(select(*columns()).where(run.c.id == run_id)).one_or_none()
     return None if row is None else to_run(row)
+
+
+def knows(connection: Connection, job_id: str) -> bool:
+    """Return whether a job of this id, or a run of it, is on record."""
+    found = or_(
+        exists().where(job.c.id == job_id).correlate(None),
+        exists().where(run.c.job_id == job_id).correlate(None),
+    )
+    return bool(connection.execute(select(found)).scalar())
 
 
 def sets_with(connection: Connection, job_id: str) -> set[str]:

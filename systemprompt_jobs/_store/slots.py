@@ -110,7 +110,8 @@ def _overlap(claim: Claim, holders: dict[int, int]) -> Claim:
     if first_in_line and r.overlap is Overlap.QUEUE:
         takes = () if waiting == r.id else ((key, 1),)
         return claim._replace(verdict=Verdict.WAIT_OVERLAP, takes=takes)
-    return claim._replace(verdict=Verdict.SKIP)
+    waits = (r.policy or {}).get("waits")  # of a backfill: as many as there are, in turn
+    return claim._replace(verdict=Verdict.WAIT_OVERLAP if waits else Verdict.SKIP)
 
 
 def _concurrency(claim: Claim, holders: dict[int, int], limit: int) -> Claim:

@@ -219,6 +219,9 @@ class Terminal:
             self._text += piece
         return self._text
 
+    def write(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
     def end(self) -> Answer:
         while piece := self._read():
             self._text += piece

@@ -117,3 +117,44 @@ def test_the_difference_to_the_database_is_shown(cli, new_project):
         "now": "0 */10 * * * *",
         "then": "0 */20 * * * *",
     } in changes
+
+
+POOLS = """
+scheduler:
+  local_plugins: [jobs.py]
+  executors:
+    mine: {kind: nowhere}
+    idle: {kind: threads, sise: 3}
+  jobs:
+    - {extension: jobs, job: greet, executor: mine}
+    - {extension: jobs, job: "off", executor: mime}
+"""
+
+
+def test_pools_that_do_not_exist_or_would_not_work_are_found_with_their_lines(cli, new_project):
+    root = new_project(config=POOLS)
+    config = root / "services/scheduler/config.yaml"
+    (error,) = cli("--root", root, "infra", "jobs", "check", "--json").json["errors"]
+    assert (error["culprit"], error["line"]) == ("scheduler.jobs[1].executor", 9)
+    assert "did you mean 'mine'?" in error["reason"]
+    config.write_text(POOLS.replace("mime", "mine"))
+    answer = cli("--root", root, "infra", "jobs", "check", "--json")
+    (error,) = answer.json["errors"]
+    assert answer.code == 2
+    assert (error["culprit"], error["line"]) == ("scheduler.executors.mine", 5)
+    assert error["remedy"] == "built in are threads, processes and asyncio"
+    config.write_text(POOLS.replace("mime", "mine").replace("nowhere", "threads"))
+    answer = cli("--root", root, "infra", "jobs", "check", "--json")
+    assert (answer.code, answer.json["errors"]) == (1, [])
+    (warning,) = [p for p in answer.json["warnings"] if p["culprit"].startswith("scheduler.exec")]
+    assert (warning["culprit"], warning["line"]) == ("scheduler.executors.idle", 6)
+    assert "did you mean 'size'?" in warning["reason"]
+
+
+def test_the_author_of_a_job_says_that_it_may_be_repeated(cli, new_project):
+    text = "from systemprompt_jobs import job\n@job(max_attempts=2)\ndef sync(): ...\n"
+    root = new_project(text, "scheduler: {local_plugins: [jobs.py]}")
+    warnings = cli("--root", root, "infra", "jobs", "check", "--json").json["warnings"]
+    assert [(p["code"], p["line"]) for p in warnings] == [("retries", 2)]
+    (root / "jobs.py").write_text(text.replace("=2", "=2, repeatable=True"))
+    assert cli("--root", root, "infra", "jobs", "check").code == 0

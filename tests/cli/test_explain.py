@@ -8,7 +8,7 @@ def test_the_answer_and_every_value_with_what_it_hides(jobs):
     assert answer.code == 0
     lines = [line.split() for line in answer.out.splitlines()]
     assert ["enabled", "true", "config.yaml:5"] in lines
-    assert ["over", "true", "@job", "at", "jobs.py:5"] in lines
+    assert ["over", "true", "default"] in lines
     assert "no scheduler is live" in answer.out
 
 

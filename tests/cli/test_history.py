@@ -144,3 +144,21 @@ def test_every_state_has_its_symbol():
 def test_attempts_show_where_there_are_several(capsys, values, shown):
     line = row(capsys, trigger=Trigger.MANUAL, max_attempts=3, **values)
     assert line == f"7    a:b  {shown}  12:00:00 manual"
+
+
+def test_the_version_that_each_run_was_of_is_shown_instead_of_what_it_said(capsys):
+    run = Run(
+        *(7, "shop:sync", Trigger.SCHEDULE, State.SUCCEEDED, NOON),
+        distribution="acme-shop",
+        version="1.1.0",
+        message="copied",
+    )
+    show_runs([run], NOON, versions=True)
+    title, row = capsys.readouterr().out.splitlines()
+    assert title.endswith("FROM")
+    assert row.endswith("acme-shop 1.1.0")
+    assert "copied" not in row
+
+
+def test_versions_are_an_option_and_those_of_a_projects_own_plugins_are_local(ran):
+    assert ran("history", "--versions").out.splitlines()[1].endswith("  local")

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+
 import pytest
+
+from tests.cli.conftest import CONFIG
 
 
 def test_a_glance_as_json_has_the_documented_shape(jobs, project):
@@ -8,7 +16,7 @@ def test_a_glance_as_json_has_the_documented_shape(jobs, project):
     answer = jobs("status", "--json").json
     assert answer.keys() == {
         *("root", "database", "enabled", "nodes", "jobs", "running", "next_ticks", "counts"),
-        *("paused", "held", "troubled", "degraded", "orphaned"),
+        *("paused", "held", "troubled", "degraded", "orphaned", "lag"),
     }
     assert answer["root"] == str(project)
     assert answer["database"] == f"sqlite:///{project}/var/jobs.db"
@@ -109,3 +117,79 @@ def test_an_unknown_job_is_wrong_use_and_a_near_one_is_named(jobs):
     assert answer.code == 2
     assert answer.err.startswith("error: there is no job 'gret'; did you mean ")
     assert "greet" in answer.err
+
+
+def test_watching_draws_again_and_ctrl_c_ends_it(terminal, jobs, project):
+    watching = terminal("--root", project, "infra", "jobs", "status", "--watch")
+    watching.read_until("no runs")
+    jobs("run", "greet")
+    watching.read_until("1 succeeded")
+    watching.popen.send_signal(signal.SIGINT)
+    answer = watching.end()
+    assert answer.code == 130
+    assert "\x1b[?1049h" in answer.out, "a screen of its own"
+    assert answer.out.count("\x1b[?1049l") == 1, "and the old one is back"
+    assert "Traceback" not in answer.out
+
+
+def test_watching_goes_on_while_the_database_cannot_be_used(terminal, jobs, project):
+    jobs("run", "greet")
+    database = project / "var/jobs.db"
+    watching = terminal("--root", project, "infra", "jobs", "status", "--watch")
+    watching.read_until("1 succeeded")
+    database.rename(project / "away.db")
+    database.mkdir()
+    watching.read_until("error: ")
+    database.rmdir()
+    (project / "away.db").rename(database)
+    jobs("run", "greet")
+    watching.read_until("2 succeeded")
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_where_no_terminal_is_there_is_nothing_to_watch(jobs, option):
+    answer = jobs("status", "--watch", *option)
+    assert (answer.code, answer.out) == (2, "")
+    assert "--watch draws on a terminal" in answer.err
+
+
+def test_a_glance_says_how_far_behind_the_schedulers_are(jobs, project, started):
+    scheduler = started("--root", project, "infra", "jobs", "serve")
+    scheduler.line_with("scheduler_started")
+    scheduler.signal(15)
+    scheduler.end()
+    assert jobs("status", "--json").json["lag"] == {"waiting": 0, "since": None}
+    assert "lag        none" in jobs("status").out
+    ago = 3 * 3_600_000_000
+    with closing(sqlite3.connect(project / "var/jobs.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE jobs_job SET next_tick = next_tick - ?", (ago,))
+    lag = jobs("status", "--json").json["lag"]
+    assert (lag["waiting"], datetime.fromisoformat(lag["since"]) < datetime.now(UTC)) == (1, True)
+    assert "lag        1 due and not taken, the oldest for 2 h 5" in jobs("status").out
+    jobs("pause", "greet")
+    assert jobs("status", "--json").json["lag"]["waiting"] == 0
+
+
+def test_a_glance_and_nodes_say_which_scheduler_refused_its_configuration(jobs, project, started):
+    config = project / "services/scheduler/config.yaml"
+    config.write_text(CONFIG + "  lease: 1s\n")
+    scheduler = started("--root", project, "infra", "jobs", "serve")
+    scheduler.line_with("scheduler_started")
+    config.write_text(CONFIG + "  lease: 1s\n  workers: many\n")
+    scheduler.signal(signal.SIGHUP)
+    scheduler.line_with("configuration_refused")
+    config.write_text(CONFIG)  # a machine whose own files are sound asks
+    until(lambda: jobs("status").out, "scheduler.workers")
+    for command in ("status", "nodes"):
+        assert "Refused: the configuration before goes on" in jobs(command).out
+    assert 'is "many"' in jobs("status", "--json").json["nodes"][0]["problem"]
+    scheduler.signal(signal.SIGHUP)
+    until(lambda: jobs("nodes", "--json").json["nodes"][0]["problem"] or "none left", "none left")
+
+
+def until(ask, text):
+    for _ in range(600):
+        if text in (said := ask()):
+            return said
+        time.sleep(0.1)
+    raise AssertionError(f"no {text!r} in {said}")

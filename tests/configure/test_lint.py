@@ -11,7 +11,7 @@ import pytest
 from systemprompt_jobs import every, job
 from systemprompt_jobs._calendar import cron
 from systemprompt_jobs._configure import lint
-from systemprompt_jobs.model import Place, Problem, Source
+from systemprompt_jobs.model import Place, Problem, RetryPolicy, Source
 from tests.support import START, make_plan
 
 FILE = Path("/srv/services/scheduler/config.yaml")
@@ -99,6 +99,40 @@ def test_a_function_that_asks_for_enforce_is_named_while_it_only_says_what_it_wo
     assert problem.code == "dry-run"
     assert problem.place.file == Path(__file__)
     assert codes(dataclasses.replace(made, enforce=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "timeout", "found"),
+    [
+        ("0 */5 * * * *", 301, True),
+        ("0 */5 * * * *", 300, False),
+        ("0 0 9,10,18 * * *", 3601, True),
+        (every(minutes=1), 120, True),
+        ("", 10**6, False),
+    ],
+)
+def test_a_timeout_longer_than_the_shortest_time_between_two_ticks_is_named(
+    schedule, timeout, found
+):
+    place = Place(FILE, 12)
+    sources = {"timeout": (Source(timeout, "profile.yaml", place),)}
+    made = plan(schedule, timeout=timedelta(seconds=timeout), sources=sources)
+    assert [(p.code, p.place) for p in lint([made], 10, START)] == [("long-timeout", place)] * found
+    assert codes(dataclasses.replace(made, silence=("long-timeout",))) == []
+
+
+def test_retries_are_named_unless_author_or_operator_says_that_repetition_does_no_harm():
+    place = Place(FILE, 12)
+    sources = {"max_attempts": (Source(3, "profile.yaml", place),)}
+    again = RetryPolicy(max_attempts=3)
+    problem = only(plan(retry=again, sources=sources))
+    assert (problem.code, problem.place) == ("retries", place)
+    assert "up to 3 times" in problem.reason
+    assert "repeatable: true" in problem.remedy
+    said = sources | {"repeatable": (Source(False, "default"), Source(True, "config.yaml"))}
+    assert codes(plan(retry=again, sources=said)) == []
+    assert codes(plan(retry=again, sources=sources, silence=("retries",))) == []
+    assert codes(plan()) == []
 
 
 def test_a_value_that_holds_without_it_is_named_at_its_line():

@@ -37,7 +37,7 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
     assert (plan.parameters, plan.config) == ({}, {})
     by_job = plan.job.place
     assert plan.sources == {
-        "enabled": (Source(True, "job", by_job),),
+        "enabled": (Source(True, "default"),),
         "schedule": (Source("0 0 * * * *", "job", by_job),),
         "timezone": (Source("UTC", "default"),),
         "enforce": (Source(False, "default"),),
@@ -54,6 +54,7 @@ def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
         "retry_past_next_tick": (Source(False, "default"),),
         "retry_on": (Source([], "default"),),
         "give_up_on": (Source([], "default"),),
+        "repeatable": (Source(value=False, layer="default"),),
         "concurrency": (Source(None, "default"),),
         "executor": (Source("default", "default"),),
         "parameters.limit": (Source(5, "job", by_job),),

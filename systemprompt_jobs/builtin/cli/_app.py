@@ -13,6 +13,10 @@ from ._session import Session
 
 COMMANDS = {
     "audit": ("_audit", "Show who did what by hand, newest first."),
+    "backfill": (
+        "_backfill",
+        "Run ticks of the past that were missed, or of which nothing is recorded.",
+    ),
     "cancel": ("_cancel", "End runs early, wherever they are."),
     "check": ("_check", "Say everything that is wrong with plugins and configuration."),
     "config": ("_config", "Show the configuration in force, or the schema of its files."),

@@ -64,6 +64,8 @@ def _known(
 @click.option("--until", metavar="T", help="Only before this time.")
 @click.option("--node", metavar="N", help="Only of nodes whose id begins so, e.g. a host's.")
 @click.option("--grep", "text", metavar="TEXT", help="Only with this in the error or message.")
+@click.option("--versions", is_flag=True, help="Show which version of its plugin each run was of, "
+              "not what it said.")  # fmt: skip
 @click.option("--before", type=int, metavar="RUN", help="Only runs older than this one.")
 @as_json
 @click.pass_obj
@@ -73,6 +75,7 @@ def command(
     name: str | None,
     states: tuple[str, ...],
     number: int,
+    versions: bool,
     as_json: bool,
     **filters: Any,
 ) -> None:
@@ -84,7 +87,7 @@ def command(
     if as_json:
         print_json({"runs": [run_shape(run) for run in runs]})
     elif runs:
-        show_runs(runs, now())
+        show_runs(runs, now(), versions=versions)
         if len(runs) == number:
             say(f"older ones: --before {runs[-1].id}")
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ._text import say
+from ._text import paragraph, say
 
 _FILES = {
     "services/scheduler/config.yaml": "config.yaml",
@@ -35,7 +35,7 @@ def command(folder: Path, force: bool) -> None:
         raise click.UsageError(f"{error.filename or folder}: {error.strerror}") from error
     root = shlex.quote(str(folder))
     say(
-        f"made {', '.join(_FILES)} in {folder}; next:",
+        paragraph(f"made {', '.join(_FILES)} in {folder}; next:", ""),
         f"  cd {root} && systemprompt infra jobs list",
         "  systemprompt infra jobs serve",
     )

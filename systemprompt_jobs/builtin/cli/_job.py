@@ -122,7 +122,8 @@ def _values(plan: Plan) -> list[tuple[str, str, str]]:
 def _start_up(plan: Plan) -> tuple[str, str, str]:
     declared = plan.job.run_on_startup
     reason = "needs `enabled: true` in config.yaml" if declared and not plan.starts_up else ""
-    return "run_on_startup", str(plan.starts_up), reason or f"@job(run_on_startup={declared})"
+    by = "@job(run_on_startup=True)" if declared else "default"
+    return "run_on_startup", str(plan.starts_up), reason or by
 
 
 def _set_by(source: Source) -> str:

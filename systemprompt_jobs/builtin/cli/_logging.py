@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from systemprompt_jobs.secrets import masked
+
 from ._text import many_lines, one_line
 
 if TYPE_CHECKING:
@@ -52,8 +54,6 @@ def configure(stream: TextIO, manner: str, *, human: bool) -> None:
     handler.setFormatter(_formatter(stream, human=human))
     logging.basicConfig(handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    for name, level in {**MANNERS[manner], JOBS: logging.INFO}.items():
-        logging.getLogger(name).setLevel(level)
     own: list[Processor] = [structlog.stdlib.filter_by_level]
     if manner == "run":
         own.append(_leave_to_run)
@@ -67,6 +67,9 @@ def configure(stream: TextIO, manner: str, *, human: bool) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+    # Not before: structlog's factory sets the class of loggers, which finds the true caller.
+    for name, level in {**MANNERS[manner], JOBS: logging.INFO}.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _shared() -> list[Processor]:
@@ -84,6 +87,7 @@ def _formatter(stream: TextIO, *, human: bool) -> logging.Formatter:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            _without_secrets,
             *(_for_people(stream) if human else _for_machines()),
         ],
     )
@@ -101,6 +105,11 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         for processor in self.processors[1:]:  # the first one drops what `format` puts in
             event = processor(record._logger, record._name, event)  # type: ignore[attr-defined]  # noqa: SLF001
         return str(event)
+
+
+def _without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Mask what is called a secret, and passwords in URLs."""
+    return {key: masked(value, key) for key, value in event.items()}
 
 
 def _for_machines() -> list[Processor]:

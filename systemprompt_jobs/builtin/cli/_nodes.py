@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._options import as_json
+from ._problems import show_refused
 from ._shapes import print_json
 from ._table import Cell, Column, show_table
 from ._text import counted, listed, paragraph, say
@@ -63,11 +64,14 @@ def _answer(node: NodeOverview) -> dict[str, Any]:
         "clock_offset_s": offset.total_seconds() if offset is not None else None,
         "jobs": node.jobs,
         "lacks": list(node.lacks),
+        "strays": node.strays,
+        "problem": node.problem,
     }
 
 
 def _show(nodes: list[NodeOverview], present: datetime) -> None:
     show_table(_COLUMNS, [_row(node, present) for node in nodes])
+    show_refused(nodes)
     for node in nodes:
         if node.lacks:
             more = len(node.lacks) - _SHOWN

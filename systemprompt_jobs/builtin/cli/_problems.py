@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from systemprompt_jobs.model import JobOverview, Orphan
+    from systemprompt_jobs.model import JobOverview, NodeOverview, Orphan
 
 
 def show_degraded(problems: Sequence[Problem]) -> None:
@@ -42,6 +42,16 @@ def show_problems(title: str, problems: Sequence[Problem]) -> None:
         say("", title)
     for problem in problems:
         _show_problem(problem)
+
+
+def show_refused(nodes: Iterable[NodeOverview]) -> None:
+    """Print which live schedulers were told to read files that are wrong, and go on without."""
+    problems = [
+        Problem(node.id, node.problem, remedy="mend the file, then: systemprompt infra jobs reload")
+        for node in nodes
+        if node.problem and node.state == "live"
+    ]
+    show_problems("Refused: the configuration before goes on", problems)
 
 
 def show_others(jobs: Iterable[JobOverview], orphans: Sequence[Orphan]) -> None:

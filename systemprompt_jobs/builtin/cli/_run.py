@@ -148,7 +148,7 @@ def answer(
 ) -> None:
     """Say how runs went, or that a scheduler has them now."""
     if detached:
-        _warn_unless_taken(runtime, runs)
+        warn_unless_taken(runtime, runs)
     if as_json:
         print_json({"runs": [_shape(runtime, run) for run in runs]})
     elif detached:
@@ -159,7 +159,8 @@ def answer(
         ctx.exit(FAILED)
 
 
-def _warn_unless_taken(runtime: Runtime, runs: Iterable[Run]) -> None:
+def warn_unless_taken(runtime: Runtime, runs: Iterable[Run]) -> None:
+    """Say of which jobs no live scheduler can take the runs."""
     for job in dict.fromkeys(run.job_id for run in runs):
         if not runtime.schedulers(job):
             complain(

@@ -37,6 +37,8 @@ def show_run(runtime: Runtime, run: Run) -> None:
 
 def _facts(run: Run) -> Iterator[tuple[str, object]]:
     yield "when", long_when(run)
+    if run.distribution or run.version:
+        yield "from", f"{run.distribution} {run.version}".strip()
     if run.node:
         yield "node", run.node
     if run.parent is not None:

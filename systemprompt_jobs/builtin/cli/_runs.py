@@ -37,14 +37,18 @@ COLUMNS = (
     Column("TOOK"),
     Column("MESSAGE", "cut"),
 )
+VERSIONS = (*COLUMNS[:-1], Column("FROM", "wrap"))
 
 
-def show_runs(runs: Iterable[Run], today: datetime) -> None:
-    """Print a table of runs."""
+def show_runs(runs: Iterable[Run], today: datetime, *, versions: bool = False) -> None:
+    """Print a table of runs, with what each said, or with `versions` what each came from."""
     show_table(
-        COLUMNS,
+        VERSIONS if versions else COLUMNS,
         [
-            (str(r.id), r.job_id, state_cell(r), _when(r, today), took(r.duration), said(r))
+            (
+                *(str(r.id), r.job_id, state_cell(r), _when(r, today), took(r.duration)),
+                (f"{r.distribution} {r.version}".strip() or "local") if versions else said(r),
+            )
             for r in runs
         ],
     )

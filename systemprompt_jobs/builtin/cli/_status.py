@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,18 +15,19 @@ from . import _complete
 from ._job import answer_orphan, find_orphan, job_answer, show_job
 from ._options import as_json
 from ._plans import standing
-from ._problems import show_degraded, show_held, show_others
+from ._problems import show_degraded, show_held, show_others, show_refused
 from ._run_details import run_answer, show_run
 from ._runs import STATES, show_runs
 from ._shapes import orphan_shape, pause_shape, print_json, problem_shape, run_shape
 from ._table import Column, show_table
 from ._text import counted, listed, one_line, say
-from ._times import instant, now, relative
+from ._times import instant, now, relative, took
+from ._watch import keep_drawing
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from systemprompt_jobs import Run
+    from systemprompt_jobs import Run, Runtime
     from systemprompt_jobs.model import NodeOverview, PauseOverview, SchedulerOverview
 
     from ._session import Session
@@ -35,11 +38,22 @@ _CONDITIONS = ("enabled", "disabled", "degraded", "superseded", "orphaned")
 
 @click.command("status")
 @click.argument("name", required=False, metavar="[JOB|RUN]", shell_complete=_complete.jobs)
+@click.option("-w", "--watch", is_flag=True, help="Draw it anew every 2 s, until Ctrl-C.")
 @as_json
-@click.pass_obj
-def command(session: Session, name: str | None, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, name: str | None, watch: bool, as_json: bool) -> None:
     """Show the scheduler at a glance, or all about one job or run."""
+    session: Session = ctx.obj
+    if watch and (as_json or not sys.stdout.isatty()):
+        ctx.fail("--watch draws on a terminal; for programs there is --json")
     runtime = session.runtime()
+    if watch:
+        keep_drawing(lambda: _print(runtime, name, as_json=False))
+    else:
+        _print(runtime, name, as_json=as_json)
+
+
+def _print(runtime: Runtime, name: str | None, *, as_json: bool) -> None:
     if name is None:
         overview = runtime.status()
         if as_json:
@@ -77,6 +91,7 @@ def _answer(overview: SchedulerOverview) -> dict[str, Any]:
         "running": [run_shape(run) for run in overview.running],
         "next_ticks": [{"job": id_, "tick": tick} for tick, id_ in _coming(overview)],
         "counts": dict(overview.counts),
+        "lag": {"waiting": overview.waiting, "since": overview.waiting_since},
         "paused": [pause_shape(pause) for pause in overview.pauses],
         "held": [{"job": id_, "until": mark} for id_, mark in overview.held.items()],
         "troubled": [run_shape(run) for run in overview.troubled],
@@ -93,6 +108,7 @@ def _node_shape(node: NodeOverview) -> dict[str, Any]:
         "started": node.started,
         "heartbeat": node.heartbeat,
         "strays": node.strays,
+        "problem": node.problem,
     }
 
 
@@ -114,6 +130,7 @@ def _show(overview: SchedulerOverview, present: datetime) -> None:
         f"database   {one_line(overview.database)}",
         f"nodes      {_nodes(overview)}",
         f"jobs       {jobs}",
+        f"lag        {_lag(overview)}",
         f"last 24 h  {_counts(overview)}",
     )
     _show_section("Running", overview.running, present)
@@ -126,6 +143,7 @@ def _show(overview: SchedulerOverview, present: datetime) -> None:
     _show_section("Trouble", overview.troubled, present)
     show_held(overview.held)
     show_others(overview.jobs, overview.orphaned)
+    show_refused(overview.nodes)
     show_degraded(overview.degraded)
 
 
@@ -164,6 +182,13 @@ def _strays(node: NodeOverview) -> str:
         return ""
     unready = ": it starts nothing until they end" if node.strays >= node.workers else ""
     return f" ({counted(node.strays, 'stray thread')} beside {node.workers} workers{unready})"
+
+
+def _lag(overview: SchedulerOverview) -> str:
+    if overview.waiting_since is None:
+        return "none: nothing that is due waits"
+    lag = max(now() - overview.waiting_since, timedelta(0))
+    return f"{overview.waiting} due and not taken, the oldest for {took(lag)}"
 
 
 def _counts(overview: SchedulerOverview) -> str:
