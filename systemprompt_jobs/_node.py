@@ -70,6 +70,25 @@ def new_node() -> Node:
     return Node(f"{host}:{os.getpid()}:{boot}", host, os.getpid(), boot, __version__)
 
 
+class Threads:
+    """What gives the parts of a node their turns: a thread for each."""
+
+    def loop(
+        self,
+        name: str,
+        step: Callable[[], float | None],
+        clock: Clock,
+        outage: Outage,
+        overslept: Callable[[float], None] = lambda _: None,
+    ) -> Loop:
+        """Return what calls `step` from its start on."""
+        return Loop(name, step, clock, outage, overslept)
+
+    def observe(self, observer: Observer) -> None:
+        """Have the hooks called that are put into `observer`."""
+        observer.start()
+
+
 class LiveNode:
     """A node from join to leave. `start` it once, `stop` it once."""
 
@@ -84,8 +103,10 @@ class LiveNode:
         lease_s: float,
         retention: Retention = Retention(),  # noqa: B008  # frozen
         reload_asked: Callable[[], object] = lambda: None,
+        crew: Threads | None = None,
     ) -> None:
         self.node = new_node()
+        self._crew = crew = crew or Threads()
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
         self._resources = resources
@@ -164,14 +185,14 @@ class LiveNode:
         )
         pruner = Pruner(store, clock, retention, self._observer)
         outage = Outage(self._observer, clock)
-        self._record_loop = Loop("record", self._recorder.step, clock, outage)
-        self._keep_loop = Loop("keep", self._keeper.step, clock, outage, self._overslept)
-        self._scribe_loop = Loop("scribe", self._scribe.step, clock, outage)
+        self._record_loop = crew.loop("record", self._recorder.step, clock, outage)
+        self._keep_loop = crew.loop("keep", self._keeper.step, clock, outage, self._overslept)
+        self._scribe_loop = crew.loop("scribe", self._scribe.step, clock, outage)
         self._tap = LogTap()
-        self._interrupt_loop = Loop("interrupt", self._interrupter.step, clock, outage)
+        self._interrupt_loop = crew.loop("interrupt", self._interrupter.step, clock, outage)
         self._listener = Listener(store, self._keep_loop.wake, lease_s / 3)
-        self._claim_loop = Loop("claim", self._claim, clock, outage)
-        self._prune_loop = Loop("prune", pruner.step, clock, outage)
+        self._claim_loop = crew.loop("claim", self._claim, clock, outage)
+        self._prune_loop = crew.loop("prune", pruner.step, clock, outage)
         self._loops = (
             self._record_loop,
             self._keep_loop,
@@ -207,7 +228,7 @@ class LiveNode:
 
     def _join(self, kind: str) -> None:
         self._keeper.join(kind, self._sizes)
-        self._observer.start()
+        self._crew.observe(self._observer)
         self._tap.attach()
         self._scribe_loop.start()
         self._record_loop.start()
@@ -286,6 +307,13 @@ class LiveNode:
         self._awaited[run.id] = answer
         self._recorder.offer([run])
         return answer
+
+    def result(self, answer: SimpleQueue[Run]) -> Run:
+        """Wait for the run whose end `answer` is told of."""
+        with self._changed:
+            while answer.empty():
+                self._clock.wait(self._changed, None)
+        return answer.get()
 
     def _took(self, rows: Sequence[Run]) -> None:
         due = []
@@ -428,6 +456,8 @@ class LiveNode:
         answer = self._awaited.pop(run.id, None)
         if answer is not None:
             answer.put(run)
+            with self._changed:
+                self._changed.notify_all()
 
     # --- down ---
 

@@ -74,6 +74,12 @@ class Observer:
         if self._thread.is_alive():
             self._log.warning("observers_not_drained", waiting=self._queue.qsize())
 
+    def flush(self) -> None:
+        """Make the calls that wait, on this thread, in place of one that was not started."""
+        while not self._queue.empty():
+            if (call := self._queue.get()) is not _END:
+                self._call(*call)
+
     def _run(self) -> None:
         while (call := self._queue.get()) is not _END:
             self._call(*call)

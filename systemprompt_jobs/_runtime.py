@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from ._explain import Evidence
     from ._hand_over import Wanted
     from ._middleware import Middleware
-    from ._node import LiveNode
+    from ._node import LiveNode, Threads
     from ._observe import Observer
     from ._store import Store
     from ._store.plans import Standing
@@ -107,6 +107,9 @@ class Runtime:
     a `root` that is no folder. Everything else that is wrong with the configuration is raised
     by `plans`, in one ConfigurationError.
     """
+
+    _crew: Threads | None = None
+    """What gives a node's parts their turns: threads, but on virtual time."""
 
     def __init__(
         self,
@@ -376,7 +379,7 @@ class Runtime:
             live = self._live_node()
             live.start_waiting()
         answers = [live.trigger(one, who) for one in wanted]
-        return [answer.get() for answer in answers]
+        return [live.result(answer) for answer in answers]
 
     def prune(
         self,
@@ -480,6 +483,7 @@ class Runtime:
             self.settings.lease.total_seconds(),
             Retention(self.settings.retention, self.settings.retention_runs),
             reload_asked=self.reload,
+            crew=self._crew,
         )
         return self._live
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import systemprompt_jobs
-from systemprompt_jobs import JobContext, JobResult, Runtime, errors, interfaces, job
+from systemprompt_jobs import JobContext, JobResult, Runtime, errors, interfaces, job, testing
 
 PAGE = (Path(__file__).parents[1] / "docs/reference/python-api.md").read_text(encoding="utf-8")
 
@@ -59,6 +59,14 @@ def test_the_tree_of_errors_is_whole():
     for name, error in vars(errors).items():
         if inspect.isclass(error) and issubclass(error, errors.JobsError):
             assert name in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*testing.__all__, *public(testing.Scheduler), "run_job", "scheduler", "nodes"})
+)
+def test_everything_to_test_with_is_on_the_page(name):
+    section = PAGE.partition("\n## `testing`")[2]
+    assert re.search(rf"`{name}[`(]", section)
 
 
 @pytest.mark.parametrize("name", ["Schedule", "Voice", "Attempt", "Executor", "Clock"])

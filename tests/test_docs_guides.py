@@ -31,6 +31,8 @@ ROW = re.compile(r"^\| (.+) \| `(.+)` \| (.+) \|$", re.MULTILINE)
 
 FIVE = re.compile(r"^\| `((?:[\d*/-]+ ){4}[\d*/-]+)` \| `(.+?)` \|", re.MULTILINE)
 
+PLUGINS = ("-p", "no:cacheprovider", "-p", "systemprompt_jobs.testing.plugin")
+
 each = partial(pytest.mark.parametrize, "page", ids=lambda page: page.stem)
 
 
@@ -143,13 +145,13 @@ def test_the_tests_that_a_guide_shows_pass(page, tmp_path):
     assert tests
     packages = [file.parents[file.name == "__init__.py"] for file in files]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *tests],
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", *PLUGINS, *tests],
         check=False,
         cwd=tmp_path,
         env=os.environ
         | {
             "PYTHONPATH": os.pathsep.join(map(str, [tmp_path, *packages])),
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the shown tests need pytest alone
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the shown tests need pytest and us alone
         },
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 from systemprompt_jobs_hello import hello
 
 from systemprompt_jobs import Job
+from systemprompt_jobs.testing import PluginContract
 
 FOLDER = Path(__file__).parents[1]
 
@@ -30,3 +31,7 @@ def test_the_entry_point_names_the_module_that_holds_the_job():
 def test_the_plugin_stays_within_fifteen_lines():
     lines = (FOLDER / "systemprompt_jobs_hello.py").read_text().splitlines()
     assert len(lines) <= 15
+
+
+class TestContract(PluginContract):
+    plugin = "systemprompt_jobs_hello"

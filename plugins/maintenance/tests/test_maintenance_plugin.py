@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 import systemprompt_jobs_maintenance as plugin
 import yaml
-from sqlalchemy import Column, Date, DateTime, Integer, LargeBinary, Text
+from sqlalchemy import Column, Date, DateTime, Integer, LargeBinary, Text, create_engine, text
 from sqlalchemy.dialects import postgresql
 from systemprompt_jobs_maintenance._expiry import is_past
 
 from systemprompt_jobs import _parameters
 from systemprompt_jobs.errors import ParameterError
+from systemprompt_jobs.testing import PluginContract
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 JOBS = {job.name: job for job in plugin.jobs()}
@@ -83,3 +85,32 @@ def test_on_postgresql_the_columns_type_decides_and_an_index_can_be_used(kind, c
 def test_a_column_that_holds_no_times_is_refused_by_name_and_type(kind, dialect):
     with pytest.raises(TypeError, match=r"column 'at' is (BLOB|TEXT), which holds no times"):
         is_past(Column("at", kind), NOW, dialect)
+
+
+class TestContract(PluginContract):
+    plugin = "systemprompt_jobs_maintenance"
+
+    def settings(self, root):
+        parameters = {
+            "cleanup": {"tables": [{"table": "visits", "column": "at"}]},
+            "prune_files": {"root": str(root), "patterns": ["*.log"], "older_than": "1d"},
+            "backup_sqlite": {"folder": str(root / "backups")},
+            "disk_usage": {"paths": [str(root)], "limit": 100},
+        }
+        return {
+            "databases": {"default": "sqlite:///app.db"},
+            "jobs": [
+                {"extension": "maintenance", "job": job, "enabled": True, "parameters": values}
+                for job, values in parameters.items()
+            ],
+        }
+
+    def prepare(self, root):
+        old = root / "old.log"
+        old.write_text("old")
+        os.utime(old, (0, 0))
+        engine = create_engine(f"sqlite:///{root / 'app.db'}")
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, at TEXT)"))
+            connection.execute(text("INSERT INTO visits (at) VALUES ('2001-01-01')"))
+        engine.dispose()
