@@ -37,6 +37,7 @@ NOT_RUN = {
     ),
     **dict.fromkeys(
         (
+            "docs/how-to/develop-a-plugin.md",
             "docs/how-to/publish-a-plugin.md",
             "docs/how-to/test-a-job.md",
             "docs/how-to/write-a-schedule.md",

@@ -20,8 +20,13 @@ from systemprompt_jobs.model import State
 
 GUIDES = Path(__file__).parents[1] / "docs" / "how-to"
 MIGRATIONS = sorted(GUIDES.glob("migrate-from-*.md"))
-TESTED = [GUIDES / "test-a-job.md", GUIDES / "write-a-schedule.md", GUIDES / "publish-a-plugin.md"]
-TESTED.append(GUIDES.parent / "tutorial" / "first-plugin.md")
+TESTED = [
+    GUIDES / "develop-a-plugin.md",
+    GUIDES / "publish-a-plugin.md",
+    GUIDES / "test-a-job.md",
+    GUIDES / "write-a-schedule.md",
+    GUIDES.parent / "tutorial" / "first-plugin.md",
+]
 
 FILE = re.compile(
     r"`([\w./-]+\.(?:py|toml|yaml))`[^`]*:\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE
