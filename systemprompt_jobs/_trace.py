@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import text_of
 from .model import Report, Run
-from .secrets import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
 _short.maxlist = _short.maxtuple = 3
-_short.maxlevel = 1  # what lies deeper may be an environment, with its secrets
+_short.maxlevel = 1
 
 
 def trace_hooks(manager: pluggy.PluginManager, say: Callable[[str], None]) -> None:
@@ -59,7 +58,7 @@ def _answer(outcome: pluggy.Result[Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value in a few words; never what a parameter or a setting holds in secret."""
+    """Return a value in a few words; never what a setting holds."""
     of_attempt = getattr(value, "run", None)
     value = of_attempt if isinstance(of_attempt, Run) else value
     if isinstance(value, Run):
@@ -67,5 +66,5 @@ def _shown(value: object) -> str:
     if isinstance(value, Report):
         return f"{value.outcome} {_short.repr(value.error or value.message)}"
     if isinstance(value, Mapping):
-        value = masked(dict(value))
+        return f"{{{', '.join(map(str, value))}}}"  # its keys: settings come with secrets revealed
     return " ".join(_short.repr(value).split())
