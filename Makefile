@@ -56,6 +56,12 @@ lint: $(INSTALLED_DEV) ## check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+SITE := site
+
+.PHONY: docs
+docs: $(INSTALLED_DEV) ## build the documentation's site into site/; a link that leads nowhere fails
+	NO_COLOR=1 $(BIN)/python docs/site/build.py $(SITE)
+
 .PHONY: format
 format: $(INSTALLED_DEV) ## format the code
 	$(BIN)/ruff check --fix
@@ -107,7 +113,7 @@ bench-peers: $(INSTALLED_DEV) ## time recorded runs beside huey, Procrastinate, 
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf $(VENV) $(DEMO) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(WHEELS) $(SITE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .PHONY: help
 help:

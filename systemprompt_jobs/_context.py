@@ -81,7 +81,7 @@ class JobContext:
     """What a function sees of its run: its first argument, if it takes one.
 
     - `run`: the run, as recorded when it started; `tick`: the instant it was due (aware UTC),
-      None for start-up and manual runs.
+      None for start-up runs and those by hand, unless they were given one.
     - `parameters`: the checked values of the keyword-only arguments.
     - `enforce`: False is a dry run: destroy nothing, say what would be destroyed.
     - `config`: the extension's own section, `scheduler.extensions.<name>`.

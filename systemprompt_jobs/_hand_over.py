@@ -12,6 +12,7 @@ from .model import State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from ._store import Store, StoreClock
     from .model import Plan, Run
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A run that somebody asks for; `parent` is the id of the run that it repeats."""
+    """A run that somebody asks for; `parent` is the id of the run that it repeats.
+
+    `tick` is the instant that the function is told, if any.
+    """
 
     plan: Plan
     parameters: Mapping[str, Any]
     enforce: bool
     parent: int | None = None
+    tick: datetime | None = None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -33,6 +38,7 @@ class Wanted:
             "parameters": dict(self.parameters),
             "enforce": self.enforce,
             "parent": self.parent,
+            "tick_at": self.tick,
         }
 
     @property

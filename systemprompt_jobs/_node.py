@@ -334,10 +334,12 @@ class LiveNode:
                 due.append(run)
         if self._starting:
             now = self._clock.now()
-            self._caught_up |= {run.job_id for run in due if run.tick and run.tick <= now}
+            self._caught_up |= {
+                run.job_id for run in due if _is_tick(run) and run.tick and run.tick <= now
+            }
         claimed = [run for run in due if run.state is State.CLAIMED]
         for run in claimed:
-            if run.tick is not None:
+            if _is_tick(run):
                 self._observer.put("tick_claimed", run=run)
         self._recorder.offer(claimed)
         if len(claimed) < len(due):
@@ -553,3 +555,8 @@ class LiveNode:
             action()
         except StoreError as error:
             self._log.error("not_recorded_at_stop", reason=str(error))
+
+
+def _is_tick(run: Run) -> bool:
+    """Return whether the run is one of the schedule, and not one by hand that was given a tick."""
+    return run.trigger is Trigger.SCHEDULE

@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import chain
 from operator import attrgetter
@@ -318,23 +318,26 @@ class Runtime:
         *names: str,
         parameters: Mapping[str, Any] | None = None,
         enforce: bool | None = None,
+        at: datetime | None = None,
         who: str = "",
     ) -> list[Run]:
         """Run jobs here and now, and return their runs when all have ended.
 
         They are recorded, gated and take slots like any run; disabled jobs run too.
         `parameters` are laid over the configured ones, `enforce` replaces the configured value.
+        `at`, an aware datetime, is the tick that the functions are told; they run now all the same.
         Raises UnknownJobError, AmbiguousJobError, ParameterError, UsageError for a degraded
         job, and StoreError; then nothing has run here. Only if the connection broke twice while
         the run was being recorded, it may be on record, and other schedulers run it in the end.
         """
-        return self._run_here(self._wanted(names, parameters, enforce), who)
+        return self._run_here(self._wanted(names, parameters, enforce, at), who)
 
     def submit(
         self,
         *names: str,
         parameters: Mapping[str, Any] | None = None,
         enforce: bool | None = None,
+        at: datetime | None = None,
         who: str = "",
     ) -> list[Run]:
         """Hand runs to the running schedulers, and return them at once, `pending`.
@@ -343,7 +346,7 @@ class Runtime:
         takes within the job's `catchup_window` becomes `cancelled`. Arguments and errors are
         those of `run`.
         """
-        return self._hand_over(self._wanted(names, parameters, enforce), who)
+        return self._hand_over(self._wanted(names, parameters, enforce, at), who)
 
     def retry(self, number: int, *, detach: bool = False, who: str = "") -> Run:
         """Run the job of a run that has ended again, by hand, with the same parameters.
@@ -392,10 +395,17 @@ class Runtime:
         return _backfill.backfill(self._store, clock, wanted, retention, who)
 
     def _wanted(
-        self, names: Iterable[str], parameters: Mapping[str, Any] | None, enforce: bool | None
+        self,
+        names: Iterable[str],
+        parameters: Mapping[str, Any] | None,
+        enforce: bool | None,
+        at: datetime | None,
     ) -> list[Wanted]:
+        if at is not None and at.tzinfo is None:
+            raise UsageError(f"at={at.isoformat()} is naive: give it a time zone")
         plans = [self._runnable(name) for name in names]
-        return [self._one_wanted(plan, parameters or {}, enforce, None) for plan in plans]
+        found = [self._one_wanted(plan, parameters or {}, enforce, None) for plan in plans]
+        return [replace(one, tick=at and at.astimezone(UTC)) for one in found]
 
     def _one_wanted(
         self, plan: Plan, parameters: Mapping[str, Any], enforce: bool | None, parent: int | None
@@ -1139,6 +1149,7 @@ def _new_manager(*, trace: bool) -> Any:
         module = importlib.import_module(f"systemprompt_jobs.builtin.{name}")
         manager.register(module, f"core.{name}")
     if trace:
-        manager.trace.root.setwriter(sys.stderr.write)
-        manager.enable_tracing()
+        from ._trace import trace_hooks
+
+        trace_hooks(manager, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
     return manager

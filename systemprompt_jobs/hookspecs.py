@@ -338,7 +338,7 @@ def tick_skipped(run: Run) -> None:
     `run.reason` says why: `overlap`; `paused`; `catch-up` for a start-up run that a caught-up
     tick makes unnecessary; `clock` for one that a wrong clock has claimed; `job` where the
     function itself raised `Skip`: then `run_finished` follows. Skipped start-up and manual runs
-    are observed here too (`run.tick` is None for them). The ticks of a pause are one call when it
+    are observed here too (see `run.trigger`). The ticks of a pause are one call when it
     has ended: `run.count` of them, from `run.tick` to `run.last_tick`.
 
     Example::

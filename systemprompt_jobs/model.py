@@ -352,7 +352,8 @@ class Progress:
 class Run:
     """One intended execution, or one stretch of ticks that never ran.
 
-    Instants are aware UTC. `tick` is None for start-up and manual runs; `due` is when the run may
+    Instants are aware UTC. `tick` is None for start-up runs and
+    those by hand, unless they were given one; `due` is when the run may
     start, which for a tick is the tick plus its splay. A `missed` row, and a
     `skipped` one that was never claimed, covers `count` ticks from `tick` to `last_tick`.
     `attempt` counts from 1 once the function was started. `fence` grows with each claim.

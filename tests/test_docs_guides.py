@@ -24,7 +24,13 @@ from systemprompt_jobs.model import State
 
 GUIDES = Path(__file__).parents[1] / "docs" / "how-to"
 MIGRATIONS = sorted(GUIDES.glob("migrate-from-*.md"))
-TESTED = [GUIDES / "test-a-job.md", GUIDES / "write-a-schedule.md", GUIDES / "publish-a-plugin.md"]
+TESTED = [
+    GUIDES / "develop-a-plugin.md",
+    GUIDES / "publish-a-plugin.md",
+    GUIDES / "test-a-job.md",
+    GUIDES / "write-a-schedule.md",
+    GUIDES.parent / "tutorial" / "first-plugin.md",
+]
 
 FILE = re.compile(
     r"`([\w./-]+\.(?:py|toml|yaml))`[^`]*:\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE
@@ -146,7 +152,7 @@ def test_the_tests_that_a_guide_shows_pass(page, tmp_path):
     files = [tmp_path / name for name in unpack(page, tmp_path)]
     tests = [file for file in files if file.name.startswith("test_")]
     assert tests
-    packages = [file.parents[1] for file in files if file.name == "__init__.py"]
+    packages = [file.parents[file.name == "__init__.py"] for file in files]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", *PLUGINS, *tests],
         check=False,

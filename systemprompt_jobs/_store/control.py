@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import func, or_, select
 
+from ..model import Trigger
 from ._bulk import insert_many, update_many
 from .schema import audit, job, run
 
@@ -97,6 +98,7 @@ def ticks_after(connection: Connection, ids: Iterable[str], now: datetime) -> li
         for row in connection.execute(
             select(run.c.id, run.c.job_id, run.c.tick_at, run.c.last_tick).where(
                 run.c.job_id.in_(wanted[start : start + _CHUNK]),
+                run.c.trigger != Trigger.MANUAL,
                 or_(run.c.tick_at > now, run.c.last_tick > now),
             )
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, or_, select
 
+from ..model import Trigger
 from .runs import columns, to_run
 from .schema import audit, job, job_set, node, run
 
@@ -55,7 +56,11 @@ def run_covering(connection: Connection, job_id: str, tick: datetime) -> Run | N
     inside = and_(run.c.tick_at <= tick, run.c.last_tick >= tick)
     found = connection.execute(
         select(*columns())
-        .where(run.c.job_id == job_id, or_(run.c.tick_at == tick, inside))
+        .where(
+            run.c.job_id == job_id,
+            run.c.trigger != Trigger.MANUAL,  # one by hand may have been given this tick
+            or_(run.c.tick_at == tick, inside),
+        )
         .order_by(run.c.id.desc())
         .limit(1)
     ).one_or_none()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, exists, func, not_, null, or_, select, text, union_all
 
-from ..model import RETRYING, Backlog, State
+from ..model import RETRYING, Backlog, State, Trigger
 from .runs import columns, to_run
 from .schema import HELD, Instant, attempt, audit, job, job_set, node, run
 
@@ -73,10 +73,9 @@ class Wanted:
 
 
 def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
-    first = func.coalesce(run.c.tick_at, run.c.created, type_=Instant)
-    last = func.coalesce(
-        run.c.last_tick, run.c.finished, run.c.tick_at, run.c.created, type_=Instant
-    )
+    tick = case((run.c.trigger != Trigger.MANUAL, run.c.tick_at))  # one by hand says any
+    first = func.coalesce(tick, run.c.created, type_=Instant)
+    last = func.coalesce(run.c.last_tick, run.c.finished, tick, run.c.created, type_=Instant)
     if wanted.since is not None:
         yield or_(last >= wanted.since, run.c.state == State.RUNNING)
     if wanted.until is not None:

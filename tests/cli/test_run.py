@@ -211,3 +211,66 @@ def test_a_signal_cuts_the_run_off_and_records_it(started, cli, new_project, tmp
     assert answer.err == "interrupted: the jobs are cut off\n"
     (run,) = cli("--root", root, "infra", "jobs", "history", "--json").json["runs"]
     assert run["state"] == "cancelled"
+
+
+TICKS = """
+from systemprompt_jobs import hookimpl, job
+
+
+@job(schedule="0 30 1 * * *", timezone="Europe/Berlin")
+def berlin(ctx):
+    "Say the tick."
+    return f"{ctx.tick:%m-%d %H:%M} {ctx.enforce}"
+
+
+@job(timezone="Asia/Tokyo")
+def tokyo(ctx):
+    "Say the tick."
+    return f"{ctx.tick:%m-%d %H:%M} {ctx.enforce}"
+
+
+@hookimpl
+def run_succeeded(run, report):
+    raise ValueError(report.message)
+"""
+
+
+def test_at_tells_the_job_its_tick_in_its_own_zone(cli, new_project):
+    root = new_project(TICKS, "scheduler: {local_plugins: [jobs.py]}")
+    call = ("--root", root, "infra", "jobs")
+    answer = cli(*call, "run", "berlin", "--at", "2026-03-29T03:30", "--dry-run", "--json")
+    (run,) = answer.json["runs"]
+    assert (run["message"], run["trigger"]) == ("03-29 01:30 False", "manual")
+    assert run["tick"] == "2026-03-29T01:30:00+00:00"
+    assert "03-29 01:30 manual" in cli(*call, "history").out
+    both = cli(*call, "run", "berlin", "tokyo", "--at", "2026-03-29T03:30")
+    assert both.code == 2
+    assert "several time zones (Asia/Tokyo, Europe/Berlin): add an offset, as in" in both.err
+    offset = cli(*call, "run", "berlin", "tokyo", "--at", "2026-03-29T03:30+02:00")
+    assert offset.out.count("03-29 01:30 False") == 2
+    assert cli(*call, "run", "berlin", "--at", "soon").code == 2
+
+
+def test_a_run_by_hand_is_not_taken_for_the_tick_that_it_was_told(cli, new_project):
+    root = new_project(TICKS, "scheduler: {local_plugins: [jobs.py]}")
+    call = ("--root", root, "infra", "jobs")
+    cli(*call, "run", "berlin", "--at", "2026-03-28T01:30")
+    assert cli(*call, "explain", "berlin", "--at", "2026-03-28T01:30", "--json").json["run"] is None
+    assert cli(*call, "history", "--since", "1h", "--json").json["runs"] != []
+    assert cli(*call, "history", "--until", "2026-04-01", "--json").json["runs"] == []
+
+
+def test_trace_hooks_names_plugin_fields_answer_and_error_of_each_call(cli, new_project):
+    root = new_project(TICKS, "scheduler: {local_plugins: [jobs.py]}")
+    answer = cli("--root", root, "infra", "jobs", "run", "tokyo", "--at", "2026-03-29",
+                 "--trace-hooks")  # fmt: skip
+    lines = [line for line in answer.err.splitlines() if line.startswith("hook ")]
+    calls = [line.partition(" ms  ")[2] for line in lines]
+    started = "core.logs  run_started(run=run 1 of jobs:tokyo, running)"
+    failed = "jobs  run_succeeded(run=run 1 of jobs:tokyo, succeeded, report=succeeded "
+    (raised,) = [call for call in calls if call.startswith(failed)]
+    assert raised.endswith(") raised ValueError: 03-28 15:00 False")
+    assert calls.index(started) < calls.index(raised)
+    (made,) = [call for call in calls if "make_executor(kind='threads'" in call]
+    assert "core.processes, core.coroutines, core.threads  make_executor" in made
+    assert " -> <" in made

@@ -27,6 +27,7 @@ COMMANDS = {
     "init": ("_init", "Make a project in DIR that works at once."),
     "list": ("_list", "Show every job: its schedule, its next tick, how it went last."),
     "logs": ("_logs", "Show what a run has logged, attempt by attempt."),
+    "new-plugin": ("_new_plugin", "Make the package of a plugin: a job, its tests, README and CI."),
     "next": ("_next", "Show upcoming ticks, and what a schedule means."),
     "pause": ("_pause", "Pause jobs: their ticks are skipped until the end or `resume`."),
     "nodes": ("_nodes", "Show the live schedulers, and those that went lately."),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ._files import write_files
 from ._text import paragraph, say
 
 _FILES = {
@@ -29,30 +30,11 @@ def command(folder: Path, force: bool) -> None:
         raise click.UsageError(
             f"{folder} has {', '.join(there)} already; --force overwrites, nothing was changed"
         )
-    try:
-        _write(folder)
-    except OSError as error:
-        raise click.UsageError(f"{error.filename or folder}: {error.strerror}") from error
+    templates = files(__package__) / "template"
+    write_files(folder, {path: (templates / file).read_text() for path, file in _FILES.items()})
     root = shlex.quote(str(folder))
     say(
         paragraph(f"made {', '.join(_FILES)} in {folder}; next:", ""),
         f"  cd {root} && systemprompt infra jobs list",
         "  systemprompt infra jobs serve",
     )
-
-
-def _write(folder: Path) -> None:
-    """Write all files, or none: what is new and was written before an error is removed."""
-    templates, new = files(__package__) / "template", []
-    try:
-        for path, template in _FILES.items():
-            file = folder / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if not file.exists():
-                file.touch(mode=0o644)  # a plugin that everybody may write to would be refused
-                new.append(file)
-            file.write_text((templates / template).read_text("utf-8"), "utf-8")
-    except OSError:
-        for file in new:
-            file.unlink(missing_ok=True)
-        raise

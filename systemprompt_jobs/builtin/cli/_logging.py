@@ -30,6 +30,7 @@ OURS, JOBS = "systemprompt_jobs", "systemprompt_jobs.job"
 
 MANNERS: Mapping[str, Mapping[str, int]] = {
     "serve": {"": logging.INFO, OURS: logging.INFO, "alembic": logging.WARNING},
+    "dev": {"": logging.INFO, OURS: logging.INFO, "alembic": logging.WARNING},
     "run": {"": logging.INFO, OURS: logging.WARNING, "alembic": logging.WARNING},
     "quiet": {"": logging.WARNING, OURS: logging.WARNING, "alembic": logging.WARNING},
 }
@@ -51,7 +52,8 @@ class CurrentStderr:
 def configure(stream: TextIO, manner: str, *, human: bool) -> None:
     """Log to `stream`, for people or as JSON, with the levels of a kind of command."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(stream, human=human))
+    people = _for_people(stream, rich=manner == "dev") if human else _for_machines()
+    handler.setFormatter(_formatter(people))
     logging.basicConfig(handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     own: list[Processor] = [structlog.stdlib.filter_by_level]
@@ -81,14 +83,14 @@ def _shared() -> list[Processor]:
     ]
 
 
-def _formatter(stream: TextIO, *, human: bool) -> logging.Formatter:
+def _formatter(shown: list[Processor]) -> logging.Formatter:
     return _Formatter(
         foreign_pre_chain=_shared(),
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             _without_secrets,
-            *(_for_people(stream) if human else _for_machines()),
+            *shown,
         ],
     )
 
@@ -131,12 +133,14 @@ def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return first | dict(event)
 
 
-def _for_people(stream: TextIO) -> list[Processor]:
+def _for_people(stream: TextIO, *, rich: bool) -> list[Processor]:
+    colors = stream.isatty() and not os.environ.get("NO_COLOR")
     return [
         structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%SZ", utc=True),
         _printable,
+        *([_highlighted] if rich and colors else []),
         structlog.dev.ConsoleRenderer(
-            colors=stream.isatty() and not os.environ.get("NO_COLOR"),
+            colors=colors,
             pad_event_to=20,
             sort_keys=False,
         ),
@@ -147,6 +151,20 @@ def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     """Keep what others wrote from moving or colouring anything on a terminal."""
     event.pop("logger", None)
     return {key: _shown(key, value) for key, value in event.items()}
+
+
+def _highlighted(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Have rich show a traceback; it came as text, since the function may run elsewhere."""
+    if text := event.get("exception"):
+        from rich.console import Console
+        from rich.syntax import Syntax
+
+        console = Console(force_terminal=True)
+        with console.capture() as shown:
+            code = Syntax(text, "pytb", theme="ansi_dark", background_color="default")
+            console.print(code, soft_wrap=True)
+        event["exception"] = shown.get().rstrip()
+    return event
 
 
 def _shown(key: str, value: Any) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -19,11 +21,12 @@ from ._runs import said, state_cell
 from ._shapes import attempt_shape, print_json, run_shape
 from ._signals import next_leaves_at_once
 from ._text import complain, indented, listed, one_line, say
-from ._times import took
+from ._times import read_instant, took
 from ._who import who
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from systemprompt_jobs import Run, Runtime
     from systemprompt_jobs.model import Plan
@@ -47,9 +50,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--enforce/--no-enforce",
+    " /--dry-run",
     default=None,
     help="Let the jobs destroy what they are made to destroy, or not; else as configured.",
 )
+@click.option("--at", metavar="TIME", help="Run now, and tell the jobs that this is their tick; in "
+              "their time zone unless it has an offset.")  # fmt: skip
+@click.option("--trace-hooks", is_flag=True, help="Print every hook call to standard error.")
 @detach
 @as_json
 @click.pass_context
@@ -60,6 +67,8 @@ def command(
     tag: str | None,
     parameters: tuple[str, ...],
     enforce: bool | None,
+    at: str | None,
+    trace_hooks: bool,
     detach: bool,
     as_json: bool,
 ) -> None:
@@ -69,13 +78,16 @@ def command(
     """
     if not (names or every or tag):
         ctx.fail("which jobs? name some, or say --all or --tag T")
+    if trace_hooks:
+        ctx.obj = replace(ctx.obj, trace_hooks=True)
     runtime, bars = at_work(ctx)
     values = _values(runtime, parameters)
     plans, left_out = _chosen(runtime, names, every=every, tag=tag)
     ids = [plan.id for plan in plans]
+    tick = _tick(at, plans) if at else None
     with waiting(ctx, runtime, bars, as_json=as_json):
         start = runtime.submit if detach else runtime.run
-        runs = start(*ids, parameters=values, enforce=enforce, who=who())
+        runs = start(*ids, parameters=values, enforce=enforce, at=tick, who=who())
     answer(ctx, runtime, runs, detached=detach, as_json=as_json)
     if left_out:
         ctx.exit(FAILED)
@@ -98,6 +110,16 @@ def _values(runtime: Runtime, parameters: Iterable[str]) -> dict[str, Any]:
             raise click.UsageError(f"-p {text!r}: write it as key=value")
         values[key] = runtime.parse_value(value)
     return values
+
+
+def _tick(text: str, plans: Iterable[Plan]) -> datetime:
+    found = {read_instant("--at", text, ZoneInfo(plan.timezone)) for plan in plans}
+    if len(found) > 1:
+        zones = listed(sorted({plan.timezone for plan in plans}))
+        raise click.UsageError(
+            f"--at {text}: the jobs are in several time zones ({zones}): add an offset, as in +02:00"
+        )
+    return found.pop()
 
 
 def _chosen(

@@ -88,7 +88,8 @@ def _when(run: Run, today: datetime) -> str:
     if run.count > 1 and run.tick and run.last_tick:
         return f"{short(run.tick, today)} to {short(run.last_tick, today)}"
     if run.tick:
-        return short(run.tick, today)
+        by_hand = f" {run.trigger}" if run.trigger == "manual" else ""
+        return f"{short(run.tick, today)}{by_hand}"
     begun = run.started or run.created
     return f"{short(begun, today) if begun else ''} {run.trigger}".strip()
 

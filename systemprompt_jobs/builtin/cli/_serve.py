@@ -15,6 +15,7 @@ import structlog
 from systemprompt_jobs import __version__
 from systemprompt_jobs.errors import StoreError, StoreUnusableError, UsageError
 
+from . import _dev
 from ._plans import condition, next_ticks
 from ._signals import catch_signals
 from ._systemd import notify, start_watchdog
@@ -36,16 +37,22 @@ _log = structlog.get_logger("systemprompt_jobs")
 
 @click.command("serve")
 @click.option("--watch-config", is_flag=True, help="Reload when a configuration file changes.")
-@click.pass_obj
-def command(session: Session, watch_config: bool) -> None:
+@click.option("--dev", is_flag=True, help="Start anew when the configuration or the code of a "
+              "plugin changes.")  # fmt: skip
+@click.pass_context
+def command(ctx: click.Context, watch_config: bool, dev: bool) -> None:
     """Run the scheduler until it is told to stop.
 
     TERM and Ctrl-C let running jobs end, for at most `shutdown_grace`; a second one leaves at
     once. HUP reads the configuration again. A database that cannot be reached is waited for.
     """
+    session: Session = ctx.obj
+    if dev and not _dev.Child.is_here():
+        session.log("serve")
+        ctx.exit(_dev.supervise())
     signals = catch_signals()
-    runtime = session.runtime_at_work()
-    session.log("serve")
+    runtime = session.runtime_at_work(*([_dev.Child()] if dev else []))
+    session.log("dev" if dev else "serve")
     if session.logs_for_people(sys.stdout):
         say(*_first_screen(runtime))
     for warning in runtime.warnings:
@@ -59,7 +66,7 @@ def command(session: Session, watch_config: bool) -> None:
         while signals.get() == signal.SIGHUP:
             runtime.reload()
     notify("STOPPING=1")
-    runtime.stop()
+    runtime.stop(_dev.GRACE if dev else None)
     if health is not None:
         health.stop()
 

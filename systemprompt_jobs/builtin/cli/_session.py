@@ -69,7 +69,7 @@ class Session:
         """Log as this kind of command does, see `_logging.MANNERS`: to standard error but `serve`."""
         from ._logging import CurrentStderr, configure
 
-        stream: Any = sys.stdout if manner == "serve" else CurrentStderr()
+        stream: Any = sys.stdout if manner in {"serve", "dev"} else CurrentStderr()
         configure(stream, manner, human=self.logs_for_people(stream))
 
     def logs_for_people(self, stream: TextIO) -> bool:
