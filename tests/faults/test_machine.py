@@ -58,7 +58,7 @@ class Crash(BaseException):
 class FaultyStore(Store):
     """A database that fails when told: before the n-th statement, or around a commit.
 
-    Or else, there and then, the clock goes back.
+    Or the clock goes back there.
     """
 
     def __init__(self, url, clock):
@@ -189,9 +189,9 @@ def _template(tmp_path_factory):
 
 
 FAULTS = st.tuples(
-    st.sampled_from(["crash", "error", "clock"]),
+    st.sampled_from(["crash", "error"]),
     st.integers(0, 9) | st.sampled_from(["before", "after"]),
-)
+) | st.just(("clock", 0))  # later, the gate has asked the clock already
 NO_FAULT = st.none()
 PICK = st.integers(0, 2)
 STAGES = ("_claimer", "_recorder", "_keeper")
@@ -345,12 +345,12 @@ class World(RuleBasedStateMachine):
             self._step(number, stage)
 
     @with_nodes
-    @rule(pick=PICK, place=st.integers(0, 3))
-    def the_clock_goes_back_during_a_gate(self, pick, place):
+    @rule(pick=PICK)
+    def the_clock_goes_back_just_before_a_gate(self, pick):
         number = self._picked(pick)
         self.clock.advance(1.0)
         self._step(number, "_claimer")
-        self._step(number, "_recorder", ("clock", place))
+        self._step(number, "_recorder", ("clock", 0))
 
     @rule()
     def all_that_has_ended_is_pruned(self):
