@@ -61,7 +61,7 @@ _RUN_COLUMNS = (
 )
 
 
-_PENDING = text("jobs_run.state = 'pending'")
+PENDING = text("jobs_run.state = 'pending'")
 """Spelt out, so that the partial index of it is used."""
 
 _CHUNK = 500
@@ -495,7 +495,7 @@ def take_pending(
     here = (
         select(*_RUN_COLUMNS)
         .where(
-            _PENDING,
+            PENDING,
             run.c.available_at <= now,
             ~_outdated(now),
             ~_waits_for_pause(now),
@@ -607,7 +607,7 @@ def any_pending(connection: Connection, job_set: str, now: datetime) -> bool:
 
     Uses what `take_pending` does.
     """
-    waiting = (_PENDING, run.c.available_at <= now, ~_waits_for_pause(now), _in_set(job_set))
+    waiting = (PENDING, run.c.available_at <= now, ~_waits_for_pause(now), _in_set(job_set))
     return connection.execute(select(run.c.id).where(*waiting).limit(1)).scalar() is not None
 
 
@@ -677,7 +677,7 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     Uses the partial index `jobs_run_pending`.
     """
     rows = connection.execute(
-        select(*_RUN_COLUMNS).where(_PENDING, _outdated(now)).with_for_update(skip_locked=True)
+        select(*_RUN_COLUMNS).where(PENDING, _outdated(now)).with_for_update(skip_locked=True)
     )
     message = "no node took it within its catchup_window"
     ended = [
