@@ -28,9 +28,9 @@ $(INSTALLED_DEV): $(INSTALLED)
 	@touch $@
 
 .PHONY: run
-run: $(INSTALLED) ## run the scheduler on a demo project; Ctrl-C stops it
+run: $(INSTALLED) ## run the scheduler and its dashboard on a demo project; Ctrl-C stops it
 	$(BIN)/python docs/demo/create.py $(DEMO)
-	$(BIN)/systemprompt --root $(DEMO) infra jobs serve
+	$(BIN)/systemprompt --root $(DEMO) infra jobs serve --dashboard
 
 .PHONY: test
 test: $(INSTALLED_DEV) ## run every test
@@ -75,6 +75,10 @@ bench-window: $(INSTALLED_DEV) ## count what a kill -9 loses, by the gate window
 .PHONY: bench-attempts
 bench-attempts: $(INSTALLED_DEV) ## time what surrounds a function: context, middleware, progress, logs
 	$(BIN)/python -m tests.bench.bench_attempts
+
+.PHONY: bench-dashboard
+bench-dashboard: $(INSTALLED_DEV) ## time the dashboard's pages over 5,000 jobs and 2,000,000 runs
+	$(BIN)/python -m tests.bench.bench_dashboard
 
 .PHONY: clean
 clean: ## remove everything that was made here

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from ._observe import Observer
     from ._store import Store
     from ._store.plans import Standing
-    from .interfaces import Attempt, Clock, Executor, Schedule, Voice
+    from .interfaces import Attempt, Clock, Executor, Pages, Schedule, Voice
 
 AT_START = (
     "database",
@@ -655,6 +655,16 @@ class Runtime:
     def page(self, path: str) -> tuple[str, bytes] | None:
         """Return the content type and body that a plugin's `health_page` hook has for a path."""
         found: tuple[str, bytes] | None = self._manager.hook.health_page(path=path, runtime=self)
+        return found
+
+    def open_pages(self) -> Pages:
+        """Have a plugin's `open_pages` hook serve pages for people. Raises UsageError."""
+        found: Pages | None = self._manager.hook.open_pages(runtime=self)
+        if found is None:
+            raise UsageError(
+                "no plugin serves pages: pip install systemprompt-jobs-dashboard, or let it load "
+                "if it is kept out"
+            )
         return found
 
     def pauses(self) -> dict[str, PauseOverview]:

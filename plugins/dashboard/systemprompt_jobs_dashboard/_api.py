@@ -11,7 +11,8 @@ from starlette.routing import Route
 from systemprompt_jobs.builtin import answers
 from systemprompt_jobs.errors import UsageError
 
-from ._pages import dashboard_of, find_run
+from ._guard import dashboard_of
+from ._run import find_run
 
 if TYPE_CHECKING:
     from starlette.requests import Request

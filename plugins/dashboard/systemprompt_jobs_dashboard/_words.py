@@ -9,7 +9,7 @@ from systemprompt_jobs.model import State
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
-    from systemprompt_jobs.model import JobOverview, Plan
+    from systemprompt_jobs.model import Glance, JobOverview, Plan
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _MINUTE = 60
@@ -34,7 +34,7 @@ class Mark(NamedTuple):
     look: str
     symbol: str
     words: str
-    run: Run
+    run: Glance
 
 
 def now() -> datetime:
@@ -42,21 +42,20 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def look(run: Run) -> str:
+def look(run: Run | Glance) -> str:
     """Return the style of a run: its state, or that it has succeeded only at a later attempt."""
     return "retried" if run.state is State.SUCCEEDED and run.attempt > 1 else str(run.state)
 
 
-def mark(run: Run) -> Mark:
+def mark(run: Glance) -> Mark:
     """Return how a run looks."""
-    begun = run.tick or run.started or run.created
-    words = f"{state_words(run)}, {instant(begun)} UTC"
+    words = f"{state_words(run)}, {instant(run.at)} UTC"
     if run.duration is not None:
         words += f", took {took(run.duration)}"
     return Mark(look(run), MARKS.get(look(run), "·"), words, run)
 
 
-def state_words(run: Run) -> str:
+def state_words(run: Run | Glance) -> str:
     """Return the state, its reason, and how many ticks or attempts it stands for."""
     reason = f": {run.reason}" if run.reason else ""
     count = f" x{run.count}" if run.count > 1 else ""

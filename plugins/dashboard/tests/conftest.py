@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from starlette.testclient import TestClient
-from systemprompt_jobs_dashboard import Access, create_app
+from systemprompt_jobs_dashboard import Access, _later, create_app
 
 from systemprompt_jobs import Runtime
 
@@ -103,7 +103,8 @@ def fill(database, job_id="jobs:slow", now=None):
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    """Neither the installed plugins nor the environment has a say."""
+    """Neither the installed plugins nor the environment has a say; figures are waited for."""
+    monkeypatch.setattr(_later, "PATIENCE_S", 30)
     for name in [*os.environ]:
         if name.startswith("SYSTEMPROMPT_"):
             monkeypatch.delenv(name)

@@ -67,7 +67,7 @@ def test_next_ticks_tell_of_daylight_saving(client):
     """Somewhere in the ticks of a year there are two changes; the page marks those it shows."""
     from datetime import timedelta
 
-    from systemprompt_jobs_dashboard._pages import _clock_change
+    from systemprompt_jobs_dashboard._job import _clock_change
 
     assert _clock_change(timedelta(hours=1), timedelta(hours=2)) == "clocks go forward 1 h"
     assert _clock_change(timedelta(hours=2), timedelta(hours=1)) == "clocks go back 1 h"

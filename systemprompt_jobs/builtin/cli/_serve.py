@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from systemprompt_jobs import Runtime
     from systemprompt_jobs.builtin.health import HealthServer
+    from systemprompt_jobs.interfaces import Pages
 
     from ._session import Session
 
@@ -36,8 +37,9 @@ _log = structlog.get_logger("systemprompt_jobs")
 
 @click.command("serve")
 @click.option("--watch-config", is_flag=True, help="Reload when a configuration file changes.")
+@click.option("--dashboard", is_flag=True, help="Serve the dashboard's pages too.")
 @click.pass_obj
-def command(session: Session, watch_config: bool) -> None:
+def command(session: Session, watch_config: bool, dashboard: bool) -> None:
     """Run the scheduler until it is told to stop.
 
     TERM and Ctrl-C let running jobs end, for at most `shutdown_grace`; a second one leaves at
@@ -46,8 +48,11 @@ def command(session: Session, watch_config: bool) -> None:
     signals = catch_signals()
     runtime = session.runtime_at_work()
     session.log("serve")
+    pages = runtime.open_pages() if dashboard else None
     if session.logs_for_people(sys.stdout):
-        say(*_first_screen(runtime))
+        say(*_first_screen(runtime, pages))
+    elif pages is not None:
+        _log.info("dashboard_started", address=pages.address)
     for warning in runtime.warnings:
         _log.warning("configuration_warning", culprit=warning.culprit, reason=str(warning))
     health = _health_server(runtime)
@@ -62,6 +67,8 @@ def command(session: Session, watch_config: bool) -> None:
     runtime.stop()
     if health is not None:
         health.stop()
+    if pages is not None:
+        pages.stop()
 
 
 def _watch(runtime: Runtime) -> None:
@@ -128,7 +135,7 @@ def _pauses() -> Iterator[float]:
         pause = min(pause * 2, _LONGEST_PAUSE_S)
 
 
-def _first_screen(runtime: Runtime) -> Iterator[str]:
+def _first_screen(runtime: Runtime, pages: Pages | None) -> Iterator[str]:
     settings = runtime.settings
     found = Counter(condition(plan) for plan in runtime.plans)
     grace = f"{settings.shutdown_grace.total_seconds():g} s"
@@ -137,6 +144,9 @@ def _first_screen(runtime: Runtime) -> Iterator[str]:
     yield f"  database  {one_line(settings.sources['database'][-1].value)}"
     yield f"  jobs      {listed(f'{n} {name}' for name, n in found.items()) or 'none'}"
     yield f"  next      {_next(runtime)}"
+    if pages is not None:
+        yield f"  dashboard {pages.address}"
+        yield from [f"            to act, log in with {pages.token}"] if pages.token else ()
     yield f"  Ctrl-C stops; running jobs have {grace} to end, a second Ctrl-C leaves at once"
     if not settings.enabled:
         yield "  switched off: scheduler.enabled is false, so nothing will run"
