@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from systemprompt_jobs.model import State
 
 from . import _timeline, _words
 from ._catalogue import Chosen
@@ -14,9 +17,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from systemprompt_jobs import Runtime
+    from systemprompt_jobs import Run
 
-_CHANGES, _ENTRIES = 50, 100
+_CHANGES, _ENTRIES, _HELD = 50, 100, 1000
+_UNENDED = (State.PENDING, State.CLAIMED, State.RUNNING)
 
 
 def timeline(request: Request) -> Response:
@@ -42,6 +46,7 @@ def nodes(request: Request) -> Response:
     begin = time.perf_counter()
     pauses = runtime.pauses()
     asked = timedelta(seconds=time.perf_counter() - begin)
+    unended = runtime.history(states=_UNENDED, limit=_HELD)
     changes = runtime.changes() if "changes" in request.query_params else None
     return dashboard.render(
         request,
@@ -54,20 +59,20 @@ def nodes(request: Request) -> Response:
         degraded=runtime.degraded,
         held=runtime.held(),
         paused=len(pauses),
-        running=runtime.history(states=["running"], limit=1000),
-        lag=_lag(runtime),
+        busy=Counter(run.node for run in unended if run.state is State.RUNNING),
+        leases=sum(run.state is not State.PENDING for run in unended),
+        lag=_lag(unended),
         changes=None if changes is None else changes[:_CHANGES],
         more=len(changes or ()) - _CHANGES,
         asked=asked,
     )
 
 
-def _lag(runtime: Runtime) -> timedelta | None:
-    """Return for how long the oldest run that may start has been waiting."""
+def _lag(unended: list[Run]) -> timedelta | None:
+    """Return for how long the run has been waiting that may start for longest."""
     now = _words.now()
-    waiting = runtime.history(states=["pending", "claimed"], limit=1000)
-    due = [run.due for run in waiting if run.due is not None and run.due <= now]
-    return now - min(due) if due else None
+    waiting = [run.due for run in unended if run.due and run.state is not State.RUNNING]
+    return now - min(waiting) if waiting and min(waiting) <= now else None
 
 
 def audit(request: Request) -> Response:

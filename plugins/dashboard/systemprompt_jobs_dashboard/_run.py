@@ -89,7 +89,7 @@ def _steps(run: Run) -> Iterator[Step]:
     steps = (
         ("tick", run.tick, "the scheduled instant"),
         ("last tick", run.last_tick, f"{run.count} ticks in all"),
-        ("due", run.due, "may start: the tick plus its splay"),
+        ("due", run.due, "may start: the tick plus its splay, or the delay of a retry"),
         ("claimed", run.created, "recorded, by a scheduler or by hand"),
         ("gate", run.started, "the function of the newest attempt starts"),
         ("end", run.finished, "it has ended"),

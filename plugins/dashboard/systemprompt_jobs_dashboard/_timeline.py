@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 ROWS = 24
 CELL = timedelta(minutes=15)
 HALF = 96
-LEFT, WIDTH, ROW, TOP = 200, 5, 18, 70
-"""Pixels: the names, a cell, a row, and the picture of all jobs above them."""
+LEFT, WIDTH, ROW, TOP = 6, 5, 18, 70
+"""Pixels: the margin, a cell, a row, and the picture of all jobs above them."""
 _HIGHEST = 44
 _DAY = HALF * CELL
 _WALKED, _HERD, _HERDS, _NAMED = 300, 5, 12, 6
@@ -152,7 +152,7 @@ def picture(runtime: Runtime, ids: Sequence[str], whole: Ahead | None, now: date
         tuple(lines),
         tuple(_columns(whole, middle)) if whole else (),
         tuple(_hours(middle)),
-        LEFT + 2 * HALF * WIDTH + 10,
+        LEFT + 2 * HALF * WIDTH + 30,
         TOP + len(shown) * ROW + 10,
         LEFT + int(HALF * WIDTH + (now - middle) / CELL * WIDTH),
     )
