@@ -48,6 +48,17 @@ def quiet(): ...
 
 @job(schedule="not a schedule")
 def broken(): ...
+
+
+@job(max_attempts=2, retry_delay="1s")
+def long(ctx, *, wait: bool = True):
+    """Go on until somebody cancels it."""
+    ctx.log.info("attempt", number=ctx.run.attempt)
+    if ctx.run.attempt < 2:
+        raise ConnectionError("not yet")
+    ctx.progress(3, 12, "page 3")
+    while wait:
+        ctx.sleep(60)
 '''
 CONFIG = """
 scheduler:

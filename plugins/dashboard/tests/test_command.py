@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
 
 import pytest
-from systemprompt_jobs_dashboard._serve import make_access, read_settings
+from systemprompt_jobs_dashboard._serve import make_access, open_pages, read_settings
 
 from plugins.dashboard.tests.conftest import CONFIG, TOKEN
 from systemprompt_jobs import Runtime
@@ -22,14 +23,46 @@ COMMAND = (
 )
 
 
-def start(project, *options, **environ):
+def start(project, *options, command=("dashboard", "--port", "0"), **environ):
     return subprocess.Popen(
-        [*COMMAND, "--root", project, "infra", "jobs", "dashboard", "--port", "0", *options],
+        [*COMMAND, "--root", project, "infra", "jobs", *command, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "SYSTEMPROMPT_PLUGINS": "", **environ},
     )
+
+
+def test_serve_brings_the_pages_and_one_runtime_does_both(project):
+    config = project / "services/scheduler/config.yaml"
+    config.write_text(f"{CONFIG}  extensions: {{dashboard: {{port: 0}}}}\n")
+    process = start(project, command=("serve", "--dashboard"), SYSTEMPROMPT_PLUGINS="dashboard")
+    try:
+        lines = iter(process.stdout.readline, "")
+        line = next(line for line in lines if "dashboard_started" in line)
+        address = re.search(r"http://127\.0\.0\.1:\d+/", line).group()
+        assert "token" not in line
+        assert next(line for line in lines if "scheduler_started" in line)
+        with urllib.request.urlopen(f"{address}nodes", timeout=30) as answer:
+            assert b"starts runs" in answer.read()
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_without_the_plugin_serve_says_what_to_install(project):
+    process = start(project, command=("serve", "--dashboard"))
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "no plugin serves pages: pip install systemprompt-jobs-dashboard" in said
+
+
+def test_a_port_that_is_taken_is_named(project):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1 port {port}: Address"):
+            open_pages(Runtime(project), {"port": port})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

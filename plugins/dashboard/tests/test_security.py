@@ -14,7 +14,10 @@ from plugins.dashboard.tests.conftest import EVIL, TOKEN, csrf, make_client
 from systemprompt_jobs.errors import UsageError
 
 LONG = "a-token-that-is-long-enough"
-ACTIONS = ("/jobs/jobs:greet/run", "/jobs/jobs:greet/pause", "/jobs/jobs:quiet/resume")
+ACTIONS = (
+    *("/jobs/jobs:greet/run", "/jobs/jobs:greet/pause", "/jobs/jobs:quiet/resume"),
+    *("/runs/1/cancel", "/runs/1/retry"),
+)
 PAGES = (
     "/",
     "/jobs/jobs:fail",
