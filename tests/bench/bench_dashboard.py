@@ -56,7 +56,7 @@ RUNS = """
 INSERT INTO jobs_run (job_id, dedup_key, tick_at, trigger, state, reason, attempt, node,
   available_at, parameters, enforce, overlap, fingerprint, distribution, version, created, started,
   finished, message, error)
-WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :runs),
+WITH RECURSIVE numbers(n) AS (SELECT CAST(0 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :runs),
   drawn AS (SELECT n, :begin + n * :step AS at,
     CASE WHEN n % 10 = 0 THEN 0 ELSE n * 7919 % :jobs END AS job,
     CASE WHEN n % 1009 = 0 THEN 'failed' WHEN n % 2003 = 0 THEN 'skipped' ELSE 'succeeded' END
@@ -143,7 +143,7 @@ def bench(name: str, url: str, folder: Path, jobs: int, runs: int) -> None:
     (folder / "jobs.py").write_text(JOBS.replace("COUNT", str(jobs)))
     (folder / "jobs.py").chmod(0o600)
     runtime = Runtime(folder)
-    store = Store(url)
+    store = Store(url, lease_s=3600)  # no statement of the filling takes too long
     if not store.exists:
         begun = time.perf_counter()
         store.prepare()

@@ -70,7 +70,7 @@ def _history(request: Request) -> Response:
 
 def _run(request: Request) -> Response:
     runtime = dashboard_of(request).runtime
-    return answer(answers.history([find_run(runtime, request.path_params["run"])]))
+    return answer(answers.run(runtime, find_run(runtime, request.path_params["run"])))
 
 
 def _nodes(request: Request) -> Response:

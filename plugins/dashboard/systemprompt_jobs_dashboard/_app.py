@@ -15,6 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from systemprompt_jobs import __version__, errors
+from systemprompt_jobs.builtin.words import schedule_words
 
 from . import _actions, _api, _events, _job, _list, _pages, _run, _timeline, _words
 from ._access import Access, Pace, Sessions
@@ -131,9 +132,9 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     names = ("condition", "instant", "look", "mark", "now", "precise", "relative")
-    more = ("schedule_words", "state_words", "took")
+    more = ("state_words", "took")
     found.globals.update({name: getattr(_words, name) for name in (*names, *more)})
-    found.globals.update(marks=_words.MARKS, version=__version__)
+    found.globals.update(schedule_words=schedule_words, marks=_words.MARKS, version=__version__)
     return found
 
 

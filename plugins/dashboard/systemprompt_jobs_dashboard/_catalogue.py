@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from systemprompt_jobs.builtin.words import schedule_words
 from systemprompt_jobs.model import State
-
-from . import _words
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -101,6 +100,6 @@ class Catalogue:
 
     def _text(self, plan: Plan) -> str:
         if plan.id not in self._texts:
-            words = f"{plan.id} {plan.job.description} {_words.schedule_words(plan)}"
+            words = f"{plan.id} {plan.job.description} {schedule_words(plan)}"
             self._texts[plan.id] = words.lower()
         return self._texts[plan.id]

@@ -41,6 +41,7 @@ def said(capsys, project):
         ("history", ["history"]),
         ("history?job=jobs:slow&state=skipped&number=1", ["history", "--job", "slow", "--state", "skipped", "-n", "1"]),
         ("history?grep=ALERT&before=9", ["history", "--grep", "ALERT", "--before", "9"]),
+        ("runs/1", ["status", "1"]),
         ("nodes", ["nodes"]),
         ("stats", ["stats"]),
         ("stats?job=jobs:slow&days=1", ["stats", "slow", "--since", "1d"]),
@@ -58,12 +59,6 @@ def _still(value):
     if isinstance(value, dict):
         return {k: _still(v) for k, v in value.items() if k not in ("next_tick", "next_ticks")}
     return [_still(item) for item in value] if isinstance(value, list) else value
-
-
-def test_one_run_is_the_history_of_one(client, runtime):
-    run = runtime.history(limit=1)[0]
-    (found,) = client.get(f"/api/runs/{run.id}").json()["runs"]
-    assert found["id"] == run.id
 
 
 @pytest.mark.parametrize(
