@@ -735,8 +735,8 @@ class Runtime:
             known = queries.job_ids(connection) - mine
             if known:
                 known -= plan_rows.provided(connection, *self._lease_now(connection))
-        last = self.newest(*known, limit=1) if known else {}
-        return [Orphan(id_, next(iter(last.get(id_, ())), None)) for id_ in sorted(known)]
+            last = queries.last_runs(connection) if known else {}
+        return [Orphan(id_, last.get(id_)) for id_ in sorted(known)]
 
     def _lease_now(self, connection: Connection) -> tuple[int, str]:
         """Return what tells whether a lease has run out: the time, and this host's boot."""

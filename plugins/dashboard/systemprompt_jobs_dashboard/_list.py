@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from systemprompt_jobs import Runtime
+    from systemprompt_jobs import Run, Runtime
     from systemprompt_jobs.model import Glance, JobOverview, Orphan
 
 PER_PAGE = 25
@@ -64,7 +64,7 @@ def jobs(request: Request) -> Response:
         nodes=runtime.schedulers(),
         figures=dashboard.figures.get(),
         running=runtime.history(states=[State.RUNNING, RETRYING], limit=_RUNNING),
-        waiting=runtime.history(states=[State.PENDING], limit=_RUNNING),
+        waiting=_waiting(runtime),
         troubled=runtime.history(states=_TROUBLE, limit=_TROUBLED),
         rows=_rows(runtime, page.ids),
         chosen=chosen,
@@ -73,6 +73,12 @@ def jobs(request: Request) -> Response:
         tags=catalogue.tags,
         only=ONLY,
     )
+
+
+def _waiting(runtime: Runtime) -> list[Run]:
+    """Return runs that no scheduler has taken yet; those that are tried again count as running."""
+    pending = runtime.history(states=[State.PENDING], limit=_RUNNING)
+    return [run for run in pending if not run.attempt]
 
 
 def _rows(runtime: Runtime, ids: list[str]) -> list[Row]:
