@@ -41,10 +41,8 @@ def last_runs(connection: Connection) -> dict[str, Run]:
 
 def last_in(connection: Connection, states: Sequence[str]) -> set[str]:
     """Return the jobs whose newest run is in one of these states. Uses `jobs_run_history`."""
-    newest = newest_from(1)
+    newest = select(newest_from(1)).cte("newest").prefix_with("MATERIALIZED")
     own = select(run.c.job_id).join(newest, run.c.id == newest.c.first)
-    if _TROUBLED.issuperset(states):  # few: only their rows are read
-        own = own.where(newest.c.first.in_(select(run.c.id).where(TROUBLED)))
     return set(connection.execute(own.where(run.c.state.in_(states))).scalars())
 
 
