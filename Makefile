@@ -28,9 +28,9 @@ $(INSTALLED_DEV): $(INSTALLED)
 	@touch $@
 
 .PHONY: run
-run: $(INSTALLED) ## run the scheduler on a demo project; Ctrl-C stops it
+run: $(INSTALLED) ## run the scheduler and its dashboard on a demo project; Ctrl-C stops it
 	$(BIN)/python docs/demo/create.py $(DEMO)
-	$(BIN)/systemprompt --root $(DEMO) infra jobs serve
+	$(BIN)/systemprompt --root $(DEMO) infra jobs serve --dashboard
 
 .PHONY: test
 test: $(INSTALLED_DEV) ## run every test
@@ -110,6 +110,10 @@ bench-executors: $(INSTALLED_DEV) ## time trivial functions in threads, tasks an
 bench-peers: $(INSTALLED_DEV) ## time recorded runs beside huey, Procrastinate, Dramatiq and Celery
 	$(BIN)/pip install --quiet --group bench
 	$(BIN)/python -m tests.bench.bench_peers
+
+.PHONY: bench-dashboard
+bench-dashboard: $(INSTALLED_DEV) ## time the dashboard's pages over 5,000 jobs and 2,000,000 runs
+	$(BIN)/python -m tests.bench.bench_dashboard
 
 .PHONY: clean
 clean: ## remove everything that was made here

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from ._clock import boot_id
 from ._store import nodes as node_rows
 from ._store import queries, statistics
-from .model import EMPTY, AuditEntry, Backlog, JobStats, NodeOverview
+from .model import EMPTY, AuditEntry, Backlog, JobStats, NodeOverview, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from typing import Any
 
     from ._store import Store, StoreClock
@@ -79,8 +79,8 @@ def stats(
         begin = clock.read(connection) - since
         conditions = statistics.recent(job_ids, begin)
         counts = statistics.counts(connection, conditions, begin)
-        took = statistics.took(connection, conditions)
-        late = statistics.late(connection, conditions)
+        took = statistics.took(connection, conditions, job_ids)
+        late = statistics.late(connection, conditions, job_ids)
         last = statistics.last_runs(connection, job_ids, _SPARKS)
     return [
         JobStats(
@@ -92,3 +92,17 @@ def stats(
         )
         for job_id in sorted(counts.keys() | last.keys())
     ]
+
+
+def activity(
+    store: Store, jobs: Sequence[str], since: datetime, width: timedelta
+) -> dict[str, dict[int, dict[str, int]]]:
+    """Return by job, by stretch and by how it ended how many runs and ticks there were."""
+    found: dict[str, dict[int, dict[str, int]]] = {}
+    with store.read() as connection:
+        rows = statistics.activity(connection, jobs, since, width)
+    for job_id, cell, state, later, number in rows:
+        look = "retried" if later and state == State.SUCCEEDED else state
+        ends = found.setdefault(job_id, {}).setdefault(int(cell), {})
+        ends[look] = ends.get(look, 0) + int(number)
+    return found

@@ -39,6 +39,7 @@ from .model import (
     Change,
     Explanation,
     Finding,
+    Glance,
     Health,
     Job,
     JobOverview,
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     from ._observe import Observer
     from ._store import Store
     from ._store.plans import Standing
-    from .interfaces import Attempt, Clock, Executor, Schedule, Voice
+    from .interfaces import Attempt, Clock, Executor, Pages, Schedule, Voice
 
 AT_START = (
     "database",
@@ -719,6 +720,16 @@ class Runtime:
         found: tuple[str, bytes] | None = self._manager.hook.health_page(path=path, runtime=self)
         return found
 
+    def open_pages(self) -> Pages:
+        """Have a plugin's `open_pages` hook serve pages for people. Raises UsageError."""
+        found: Pages | None = self._manager.hook.open_pages(runtime=self)
+        if found is None:
+            raise UsageError(
+                "no plugin serves pages: pip install systemprompt-jobs-dashboard, or let it load "
+                "if it is kept out"
+            )
+        return found
+
     def pauses(self) -> dict[str, PauseOverview]:
         """Return the pauses in force by job id, also those of jobs that are not installed."""
         from . import _control
@@ -740,7 +751,8 @@ class Runtime:
 
     def jobs(self, *ids: str) -> list[JobOverview]:
         """Return these jobs, else all, with next tick and newest run, in the order of their ids."""
-        plans = [plan for plan in self.plans if not ids or plan.id in ids]
+        chosen = set(ids)
+        plans = [plan for plan in self.plans if not ids or plan.id in chosen]
         own = {plan.id: _own_ids(plan) for plan in plans}
         newest = self.newest(*chain(*own.values()), limit=1) if ids else {}
         last = {id_: runs[-1] for id_, runs in newest.items()} if ids else self._last_runs()
@@ -784,7 +796,7 @@ class Runtime:
             return []
         mine = {id_ for plan in self.plans for id_ in _own_ids(plan)}
         with self._store.read() as connection:
-            known = queries.next_ticks(connection).keys() - mine
+            known = queries.job_ids(connection) - mine
             if known:
                 known -= plan_rows.provided(connection, *self._lease_now(connection))
             last = queries.last_runs(connection) if known else {}
@@ -827,14 +839,14 @@ class Runtime:
         from ._whose import fingerprint
 
         plan, now = self.find(name), self._clock.now()
-        known = self._evidence(plan, at, now)
+        known = self._evidence(plan, at)
         if at is None:
             said = _explain.prospect(plan, known, fingerprint(plan), now)
         else:
             said = _explain.account(plan, known, at, now)
         return Explanation(plan, tuple(said), known.run)
 
-    def _evidence(self, plan: Plan, at: datetime | None, now: datetime) -> Evidence:
+    def _evidence(self, plan: Plan, at: datetime | None) -> Evidence:
         from ._explain import Evidence, tick_at
         from ._store import evidence
 
@@ -847,11 +859,11 @@ class Runtime:
             row = evidence.job_row(connection, plan.id)
             live = evidence.live_nodes(connection, plan.id, clock.lease_now(), boot)
             if at is None:
-                other = evidence.run_between(connection, plan.id, now, now)
+                other = evidence.run_now(connection, plan.id)
                 return Evidence(row, live, other=other)
             tick = tick_at(plan, at) or at
             run = evidence.run_covering(connection, plan.id, tick)
-            other = evidence.run_between(connection, plan.id, tick, tick)
+            other = evidence.run_at(connection, plan.id, tick)
             return Evidence(
                 row,
                 live,
@@ -935,6 +947,36 @@ class Runtime:
         with self._store.read() as connection:
             return statistics.newest(connection, jobs, limit)
 
+    def glances(self, *jobs: str, limit: int = 40) -> dict[str, list[Glance]]:
+        """Return the newest runs of these jobs as strips and charts show them, oldest first."""
+        from ._store import statistics
+
+        if not self._readable():
+            return {}
+        with self._store.read() as connection:
+            return statistics.glances(connection, jobs, limit)
+
+    def activity(
+        self, *jobs: str, since: datetime, width: timedelta
+    ) -> dict[str, dict[int, dict[str, int]]]:
+        """Return how many runs and ticks of these jobs came to which end in each stretch of time.
+
+        By job, by the number of the stretch from `since` on, by state; `retried` is one that
+        succeeded at a later attempt.
+        """
+        from . import _look
+
+        return _look.activity(self._store, jobs, since, width) if self._readable() else {}
+
+    def begun(self, *, since: datetime, width: timedelta) -> dict[int, int]:
+        """Return in how many jobs something happened in each stretch of time from `since` on."""
+        from ._store import statistics
+
+        if not self._readable():
+            return {}
+        with self._store.read() as connection:
+            return statistics.begun(connection, since, width)
+
     def _ids(self, job: str | None) -> list[str] | None:
         """Return the id of a job with its former ones. Raises as `find` what nobody knows."""
         if job is None:
@@ -1015,7 +1057,7 @@ class Runtime:
         if not self._readable():
             return sorted(installed)
         with self._store.read() as connection:
-            return sorted(installed | queries.next_ticks(connection).keys())
+            return sorted(installed | queries.job_ids(connection))
 
     def status(self) -> SchedulerOverview:
         """Return the scheduler at a glance."""
@@ -1027,7 +1069,7 @@ class Runtime:
         if self._readable():
             running = self.history(states=[State.RUNNING, RETRYING], limit=100)
             troubled = self.history(states=_TROUBLE, limit=5)
-            nodes, counts, waiting = self._nodes_and_counts()
+            nodes, counts, waiting = tuple(self.schedulers()), self.counts(), self._waiting()
         return SchedulerOverview(
             root=str(self.project.root),
             database=self._store.label,
@@ -1047,32 +1089,42 @@ class Runtime:
 
     def schedulers(self, job: str | None = None) -> list[NodeOverview]:
         """Return the live schedulers, or those of them that have the job of this id."""
-        from ._store import queries
+        from ._store import nodes, queries
 
         if not self._readable():
             return []
         with self._store.read() as connection:
-            _, live = self._now_and_live(connection)
+            live = nodes.live(connection, *self._lease_now(connection))
             having = None if job is None else queries.sets_with(connection, job)
         return [_node_overview(row) for row in live if having is None or row.job_set in having]
 
-    def _nodes_and_counts(
-        self,
-    ) -> tuple[tuple[NodeOverview, ...], Mapping[str, int], Sequence[datetime]]:
+    def counts(self, since: timedelta = timedelta(days=1)) -> Mapping[str, int]:
+        """Return how many runs and ticks were recorded within this time, by state."""
+        from ._store import queries
+
+        if not self._readable():
+            return {}
+        clock = self._store.clock(self._clock)
+        with self._store.read() as connection:
+            return queries.counts_since(connection, clock.read(connection) - since)
+
+    def _waiting(self) -> Sequence[datetime]:
+        """Return since when what is due waits, of jobs that this configuration has."""
         from ._store import queries
 
         mine = {plan.id for plan in self.plans if plan.enabled and plan.problem is None}
+        clock = self._store.clock(self._clock)
         with self._store.read() as connection:
-            now, live = self._now_and_live(connection)
-            counts = queries.counts_since(connection, now - timedelta(days=1))
-            waiting = queries.waiting(connection, now, mine)
-        return tuple(map(_node_overview, live)), counts, waiting
+            return queries.waiting(connection, clock.read(connection), mine)
 
-    def _now_and_live(self, connection: Connection) -> tuple[datetime, list[Any]]:
-        from ._store import nodes
+    def last_in(self, *states: str) -> set[str]:
+        """Return the jobs whose newest run is in one of these states."""
+        from ._store import queries
 
-        lease = self._lease_now(connection)
-        return self._store.clock(self._clock).now(), nodes.live(connection, *lease)
+        if not self._readable():
+            return set()
+        with self._store.read() as connection:
+            return queries.last_in(connection, states)
 
     def _readable(self) -> bool:
         """Return whether there is a database yet; raises StoreError if it cannot be used."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import svcs
 
     from ._runtime import Runtime
-    from .interfaces import Attempt, Executor, Schedule
+    from .interfaces import Attempt, Executor, Pages, Schedule
     from .model import Job, Node, Problem, Progress, Report, Run
 
 PROJECT = "systemprompt_jobs"
@@ -187,6 +187,25 @@ def health_page(path: str, runtime: Runtime) -> tuple[str, bytes] | None:
         def health_page(path):
             if path == "/metrics":
                 return "text/plain; version=0.0.4", generate_latest()
+    """
+
+
+@hookspec(firstresult=True)
+def open_pages(runtime: Runtime) -> Pages | None:
+    """Serve pages for people beside a scheduler: `serve --dashboard` asks for it.
+
+    Called once on the main thread, before the scheduler starts. `runtime` is the one that it
+    serves; it may be asked from any thread. Return what has begun to answer, see
+    `interfaces.Pages`, or None to leave it to other plugins; the first result wins. Raise
+    UsageError for settings that are wrong: `serve` says so and ends.
+
+    Example::
+
+        @hookimpl
+        def open_pages(runtime):
+            pages = MyPages(runtime)
+            pages.start()
+            return pages
     """
 
 

@@ -157,3 +157,18 @@ class Clock(Protocol):
 
     def wait(self, condition: threading.Condition, seconds: float | None) -> None:
         """Wait on the held `condition` until notified or `seconds` (monotonic) have passed."""
+
+
+class Pages(Protocol):
+    """Pages for people, served beside a scheduler since the hook `open_pages` has returned them."""
+
+    @property
+    def address(self) -> str:
+        """The URL to open."""
+
+    @property
+    def token(self) -> str:
+        """What to log in with, if it was made up for this start; shown on a terminal only."""
+
+    def stop(self) -> None:
+        """Answer no more."""

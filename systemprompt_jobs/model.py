@@ -706,6 +706,24 @@ class JobStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Glance:
+    """A run as a strip or a chart shows it, without its texts and parameters.
+
+    `at` is its tick, else its start, else when it was recorded; `late` how long after it might
+    have started a tick did.
+    """
+
+    id: int
+    state: State
+    reason: str
+    count: int
+    attempt: int
+    at: datetime
+    duration: timedelta | None
+    late: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
 class SchedulerOverview:
     """The scheduler at a glance.
 

@@ -284,3 +284,34 @@ def test_the_newest_runs_of_each_job_oldest_first(store):
         "ext:b": [b3, b4],
     }
     assert [run.id for run in more["ext:a"]] == [a1, a2, a3, a4]
+
+
+def test_glances_activity_and_last_states_are_of_the_jobs_asked_for(store):
+    second = timedelta(seconds=1)
+    record(
+        store,
+        ("a", 3 * HOUR, "succeeded", {"started": START, "finished": START + 2 * second}),
+        ("a", 2 * HOUR, "skipped", {"reason": "overlap", "count": 4}),
+        ("b", 2 * HOUR, "failed", {"attempt": 1}),
+        ("b", HOUR, "succeeded", {"attempt": 2}),
+        ("c", HOUR, "lost", {}),
+    )
+    with store.read() as connection:
+        glances = statistics.glances(connection, ["ext:a", "ext:gone"], 9)
+        newest = statistics.glances(connection, ["ext:a"], 1)
+        cells = statistics.activity(connection, ["ext:a", "ext:b"], START - 4 * HOUR, HOUR)
+        begun = statistics.begun(connection, START - 2 * HOUR, HOUR)
+        bad = queries.last_in(connection, ["lost", "failed"])
+    (done, skipped) = glances["ext:a"]
+    assert (done.state, done.duration, done.at) == ("succeeded", 2 * second, START - 3 * HOUR)
+    assert (skipped.reason, skipped.count, skipped.late) == ("overlap", 4, None)
+    assert list(glances) == ["ext:a"]
+    assert newest == {"ext:a": [skipped]}
+    assert sorted(cells) == [
+        ("ext:a", 1, "succeeded", 0, 1),
+        ("ext:a", 2, "skipped", 0, 4),
+        ("ext:b", 2, "failed", 0, 1),
+        ("ext:b", 3, "succeeded", 1, 1),
+    ]
+    assert begun == {0: 2, 1: 2}
+    assert bad == {"ext:c"}

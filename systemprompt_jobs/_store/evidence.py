@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, func, or_, select, union
 
 from ..model import Trigger
+from .pruning import first_young_run
 from .runs import columns, to_run
-from .schema import audit, job, job_set, node, run
+from .schema import HELD, Instant, audit, job, job_set, micros, node, run
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row, Select
+    from sqlalchemy import ColumnElement, Connection, Row, Select
 
     from ..model import Run
+
+_AHEAD = timedelta(seconds=10)
+"""More than ticks are claimed early and clocks disagree."""
+
+_ROWS = 1000
+_DAY = timedelta(days=1)
 
 
 def job_row(connection: Connection, job_id: str) -> Row[*tuple[Any, ...]] | None:
@@ -52,33 +60,48 @@ def _nodes(connection: Connection, statement: Select[tuple[Any, ...]]) -> list[t
 
 
 def run_covering(connection: Connection, job_id: str, tick: datetime) -> Run | None:
-    """Return the row that covers a tick: its own, or a stretch that it lies in."""
-    inside = and_(run.c.tick_at <= tick, run.c.last_tick >= tick)
-    found = connection.execute(
-        select(*columns())
-        .where(
-            run.c.job_id == job_id,
-            run.c.trigger != Trigger.MANUAL,  # one by hand may have been given this tick
-            or_(run.c.tick_at == tick, inside),
-        )
-        .order_by(run.c.id.desc())
-        .limit(1)
-    ).one_or_none()
-    return to_run(found) if found else None
+    """Return the row that covers a tick: its own, or a stretch that it lies in.
+
+    A row is made when its tick is due or later, a stretch before the job goes on: so only the
+    first of the job's younger rows are read; one by hand may have been given this tick. Uses `jobs_run_once` and `jobs_run_history`.
+    """
+    mine = and_(run.c.job_id == job_id, run.c.trigger != Trigger.MANUAL)
+    own = select(run.c.id).where(mine, run.c.dedup_key == f"t:{micros(tick)}")
+    young = (
+        select(run.c.id, run.c.tick_at, run.c.last_tick)
+        .where(mine, run.c.id >= first_young_run(connection, tick - _AHEAD))
+        .order_by(run.c.id)
+        .limit(_ROWS)
+        .subquery()
+    )
+    inside = and_(
+        young.c.tick_at <= tick,
+        func.coalesce(young.c.last_tick, young.c.tick_at, type_=Instant) >= tick,
+    )
+    return _newest(connection, run.c.id.in_(union(own, select(young.c.id).where(inside))))
 
 
-def run_between(connection: Connection, job_id: str, start: datetime, end: datetime) -> Run | None:
-    """Return the newest run of the job that was under way at some time between the two."""
-    found = connection.execute(
-        select(*columns())
-        .where(
-            run.c.job_id == job_id,
-            run.c.started <= end,
-            or_(run.c.finished.is_(None), run.c.finished >= start),
-        )
-        .order_by(run.c.id.desc())
-        .limit(1)
-    ).one_or_none()
+def run_now(connection: Connection, job_id: str) -> Run | None:
+    """Return the newest run of the job that is under way. Uses the index `jobs_run_held`."""
+    held = select(run.c.id).where(HELD)
+    started = run.c.started.is_not(None)
+    return _newest(connection, run.c.id.in_(held), run.c.job_id == job_id, started)
+
+
+def run_at(connection: Connection, job_id: str, at: datetime) -> Run | None:
+    """Return the newest run of the job that was under way at an instant, begun within a day."""
+    return _newest(
+        connection,
+        run.c.job_id == job_id,
+        run.c.id >= first_young_run(connection, at - _DAY),
+        run.c.started <= at,
+        or_(run.c.finished.is_(None), run.c.finished >= at),
+    )
+
+
+def _newest(connection: Connection, *conditions: ColumnElement[bool]) -> Run | None:
+    statement = select(*columns()).where(*conditions).order_by(run.c.id.desc()).limit(1)
+    found = connection.execute(statement).one_or_none()
     return to_run(found) if found else None
 
 

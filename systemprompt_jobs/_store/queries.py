@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, exists, func, not_, null, or_, select, text, union_all
+from sqlalchemy import and_, case, exists, func, not_, null, or_, select, text, union, union_all
 
 from ..model import RETRYING, Backlog, State, Trigger
-from .runs import columns, to_run
-from .schema import HELD, Instant, attempt, audit, job, job_set, node, run
+from .pruning import first_young_run
+from .runs import PENDING, columns, to_run
+from .schema import HELD, TROUBLED, Instant, attempt, audit, job, job_set, node, run
+from .statistics import newest_from
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -24,22 +26,27 @@ _PENDING = text("jobs_run.state = 'pending'")
 """Spelt out, so that the partial index of it is used."""
 
 _RETRYING = and_(run.c.state.in_((State.PENDING, State.CLAIMED)), run.c.attempt > 0)
+_OPEN = {State.PENDING, State.CLAIMED, State.RUNNING, RETRYING}
+_TROUBLED = {State.FAILED, "timed_out", State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED}
 
 
-def next_ticks(connection: Connection) -> dict[str, datetime | None]:
-    """Return the next tick of every job in the database."""
-    return {row.id: row.next_tick for row in connection.execute(select(job.c.id, job.c.next_tick))}
+def job_ids(connection: Connection) -> set[str]:
+    """Return every job in the database."""
+    return set(connection.execute(select(job.c.id)).scalars())
 
 
 def last_runs(connection: Connection) -> dict[str, Run]:
     """Return the newest run of every job that has one. Uses the index `jobs_run_history`."""
-    newest = (
-        select(func.max(run.c.id)).where(run.c.job_id == job.c.id).correlate(job).scalar_subquery()
-    )
-    rows = connection.execute(
-        select(*columns()).join(job, run.c.id == newest).where(run.c.job_id == job.c.id)
-    )
+    newest = newest_from(1)
+    rows = connection.execute(select(*columns()).join(newest, run.c.id == newest.c.first))
     return {found.job_id: found for found in map(to_run, rows)}
+
+
+def last_in(connection: Connection, states: Sequence[str]) -> set[str]:
+    """Return the jobs whose newest run is in one of these states. Uses `jobs_run_history`."""
+    newest = select(newest_from(1)).cte("newest").prefix_with("MATERIALIZED")
+    own = select(run.c.job_id).join(newest, run.c.id == newest.c.first)
+    return set(connection.execute(own.where(run.c.state.in_(states))).scalars())
 
 
 def history(
@@ -49,11 +56,19 @@ def history(
     limit: int = 20,
     wanted: Wanted | None = None,
 ) -> list[Run]:
-    """Return the newest runs, newest first."""
+    """Return the newest runs, newest first.
+
+    Those of open or troubled states are few: their partial indexes are used.
+    """
     statement = select(*columns()).order_by(run.c.id.desc()).limit(limit)
     if job_ids is not None:
         statement = statement.where(run.c.job_id.in_(job_ids))
     if states is not None:
+        if _OPEN.issuperset(states):
+            open_ = union(select(run.c.id).where(HELD), select(run.c.id).where(PENDING))
+            statement = statement.where(run.c.id.in_(open_))
+        elif _TROUBLED.issuperset(states):
+            statement = statement.where(TROUBLED)
         shown = run.c.state.in_(states)
         statement = statement.where(or_(shown, _RETRYING) if RETRYING in states else shown)
     if wanted is not None:
@@ -149,10 +164,15 @@ def traceback_of(connection: Connection, run_id: int) -> str:
 
 
 def counts_since(connection: Connection, since: datetime) -> dict[str, int]:
-    """Return how many ticks and runs recorded at or after `since` are in each state."""
+    """Return how many ticks and runs recorded at or after `since` are in each state.
+
+    Uses the primary key.
+    """
     status = case((_RETRYING, RETRYING), else_=run.c.state)
     rows = connection.execute(
-        select(status, func.sum(run.c.count)).where(run.c.created >= since).group_by(status)
+        select(status, func.sum(run.c.count))
+        .where(run.c.id >= first_young_run(connection, since), run.c.created >= since)
+        .group_by(status)
     )
     return {row[0]: int(row[1]) for row in rows}
 

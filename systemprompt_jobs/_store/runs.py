@@ -65,7 +65,7 @@ _RUN_COLUMNS = (
 )
 
 
-_PENDING = text("jobs_run.state = 'pending'")
+PENDING = text("jobs_run.state = 'pending'")
 """Spelt out, so that the partial index of it is used."""
 
 IN_TURN = "catch-up"
@@ -503,7 +503,7 @@ def take_pending(
     here = (
         select(*_RUN_COLUMNS)
         .where(
-            _PENDING,
+            PENDING,
             run.c.available_at <= now,
             ~_outdated(now),
             ~_waits_for_pause(now),
@@ -534,7 +534,7 @@ def take_pending(
 
 def _next_in_turn(connection: Connection, here: Select[Any]) -> list[Run]:
     """Return the first of each job's runs that wait for their turn, if nothing is before it."""
-    firsts = select(func.min(run.c.id)).where(_PENDING, run.c.reason == IN_TURN)
+    firsts = select(func.min(run.c.id)).where(PENDING, run.c.reason == IN_TURN)
     mine = run.c.id.in_(firsts.group_by(run.c.job_id))
     found = connection.execute(here.where(mine).limit(_MOST_WAITING))
     first = {r.job_id: r for r in map(to_run, found)}
@@ -543,7 +543,7 @@ def _next_in_turn(connection: Connection, here: Select[Any]) -> list[Run]:
     others = connection.execute(
         select(run.c.job_id, func.min(run.c.tick_at))
         .where(
-            or_(HELD, and_(_PENDING, run.c.reason != IN_TURN)),
+            or_(HELD, and_(PENDING, run.c.reason != IN_TURN)),
             run.c.trigger == Trigger.SCHEDULE,
             run.c.job_id.in_([*first]),
         )
@@ -635,7 +635,7 @@ def lost_report(r: Run, now: datetime) -> Report:
 
 def waits_for_node(job_set: When[str], now: When[datetime]) -> Select[tuple[int]]:
     """Select the runs of a job set that wait for a node, and for nothing else."""
-    waiting = (_PENDING, run.c.available_at <= now, ~_waits_for_pause(now), _in_set(job_set))
+    waiting = (PENDING, run.c.available_at <= now, ~_waits_for_pause(now), _in_set(job_set))
     return select(run.c.id).where(*waiting)
 
 
@@ -705,7 +705,7 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     Uses the partial index `jobs_run_pending`.
     """
     rows = connection.execute(
-        select(*_RUN_COLUMNS).where(_PENDING, _outdated(now)).with_for_update(skip_locked=True)
+        select(*_RUN_COLUMNS).where(PENDING, _outdated(now)).with_for_update(skip_locked=True)
     )
     message = "no node took it within its catchup_window"
     ended = [

@@ -36,6 +36,9 @@ MICROSECOND = timedelta(microseconds=1)
 HELD = text("state IN ('claimed', 'dispatched', 'running')")
 """A node holds the run under a lease. Spelt out, so that the partial index of it is used."""
 
+TROUBLED = text("state IN ('failed', 'timed_out', 'lost', 'missed', 'skipped', 'cancelled')")
+"""The run did not go as planned. Spelt out for the same reason."""
+
 
 def micros(instant: datetime) -> int:
     """Return whole microseconds since the epoch."""
@@ -159,6 +162,7 @@ Index("jobs_run_held", run.c.lease_until, sqlite_where=HELD, postgresql_where=HE
 _pending = text("state = 'pending'")
 Index("jobs_run_pending", run.c.available_at, sqlite_where=_pending, postgresql_where=_pending)
 Index("jobs_run_history", run.c.job_id, run.c.id)
+Index("jobs_run_troubled", run.c.id, sqlite_where=TROUBLED, postgresql_where=TROUBLED)
 
 slot = Table(
     "jobs_slot",

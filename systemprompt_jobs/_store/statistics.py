@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, func, select, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, and_, case, func, select, text, type_coerce
 
-from ..model import State, Trigger
+from ..model import Glance, State, Trigger
 from .pruning import first_young_run
 from .runs import columns, to_run
-from .schema import job, run
+from .schema import EPOCH, MICROSECOND, job, micros, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,21 +59,32 @@ def counts(
     return found
 
 
-def took(connection: Connection, conditions: Sequence[ColumnElement[bool]]) -> dict[str, Quantiles]:
+def took(
+    connection: Connection,
+    conditions: Sequence[ColumnElement[bool]],
+    job_ids: Sequence[str] | None = None,
+) -> dict[str, Quantiles]:
     """Return how long the runs of each job took that came to their own end."""
-    return _quantiles(connection, TOOK, [*conditions, run.c.state.in_(_ENDS)])
+    return _quantiles(connection, TOOK, [*conditions, run.c.state.in_(_ENDS)], job_ids)
 
 
-def late(connection: Connection, conditions: Sequence[ColumnElement[bool]]) -> dict[str, Quantiles]:
+def late(
+    connection: Connection,
+    conditions: Sequence[ColumnElement[bool]],
+    job_ids: Sequence[str] | None = None,
+) -> dict[str, Quantiles]:
     """Return how long after they might have started the ticks of each job did."""
     ticks = [run.c.trigger == Trigger.SCHEDULE, run.c.started.is_not(None)]
-    return _quantiles(connection, LATE, [*conditions, *ticks])
+    return _quantiles(connection, LATE, [*conditions, *ticks], job_ids)
 
 
 def _quantiles(
-    connection: Connection, value: ColumnElement[int], conditions: Sequence[ColumnElement[bool]]
+    connection: Connection,
+    value: ColumnElement[int],
+    conditions: Sequence[ColumnElement[bool]],
+    job_ids: Sequence[str] | None,
 ) -> dict[str, Quantiles]:
-    newest = _newest_from(RANKED)
+    newest = newest_from(RANKED, job_ids)
     ranked = (
         select(
             run.c.job_id,
@@ -92,12 +103,12 @@ def _quantiles(
         .order_by(ranked.c.job_id, ranked.c.rank)
     )
     found: dict[str, list[timedelta]] = {}
-    for job_id, micros in rows:
-        found.setdefault(job_id, []).append(timedelta(microseconds=micros))
+    for job_id, taken in rows:
+        found.setdefault(job_id, []).append(taken * MICROSECOND)
     return {job_id: (values[0], values[-1]) for job_id, values in found.items()}
 
 
-def _newest_from(number: int, job_ids: Sequence[str] | None = None) -> Subquery:
+def newest_from(number: int, job_ids: Sequence[str] | None = None) -> Subquery:
     """Return each of these jobs, else of all, with the id from which its newest runs begin, by `jobs_run_history`."""
     oldest = (
         select(run.c.id)
@@ -115,7 +126,7 @@ def _newest_from(number: int, job_ids: Sequence[str] | None = None) -> Subquery:
 
 def newest(connection: Connection, job_ids: Sequence[str], number: int) -> dict[str, list[Run]]:
     """Return the newest runs of each job, oldest first. Uses the index `jobs_run_history`."""
-    oldest = _newest_from(number, job_ids)
+    oldest = newest_from(number, job_ids)
     statement = (
         select(*columns())
         .join(oldest, and_(run.c.job_id == oldest.c.id, run.c.id >= oldest.c.first))
@@ -131,16 +142,81 @@ def last_runs(
     connection: Connection, job_ids: Sequence[str] | None, number: int
 ) -> dict[str, list[tuple[State, timedelta | None]]]:
     """Return the state and the duration of each job's newest runs, oldest first."""
-    newest = _newest_from(number)
+    newest = newest_from(number, job_ids)
     statement = (
         select(run.c.job_id, run.c.state, TOOK)
         .join(newest, and_(run.c.job_id == newest.c.id, run.c.id >= newest.c.first))
         .order_by(run.c.job_id, run.c.id)
     )
-    if job_ids is not None:
-        statement = statement.where(run.c.job_id.in_(job_ids))
     found: dict[str, list[tuple[State, timedelta | None]]] = {}
-    for job_id, state, micros in connection.execute(statement):
-        duration = None if micros is None else timedelta(microseconds=micros)
+    for job_id, state, value in connection.execute(statement):
+        duration = None if value is None else value * MICROSECOND
         found.setdefault(job_id, []).append((State(state), duration))
     return found
+
+
+def glances(connection: Connection, job_ids: Sequence[str], number: int) -> dict[str, list[Glance]]:
+    """Return the newest runs of each job at a glance, oldest first. Uses `jobs_run_history`."""
+    newest = newest_from(number, job_ids)
+    ticks = and_(run.c.trigger == Trigger.SCHEDULE, run.c.started.is_not(None))
+    statement = (
+        select(
+            *(run.c.job_id, run.c.id, run.c.state, run.c.reason, run.c.count, run.c.attempt),
+            func.coalesce(run.c.tick_at, run.c.started, run.c.created, type_=BigInteger),
+            TOOK,
+            case((ticks, LATE)),
+        )
+        .join(newest, and_(run.c.job_id == newest.c.id, run.c.id >= newest.c.first))
+        .order_by(run.c.job_id, run.c.id)
+    )
+    found: dict[str, list[Glance]] = {}
+    for job_id, id_, state, reason, count, tries, *times in connection.execute(statement):
+        at, duration, lateness = times
+        glance = Glance(
+            *(id_, State(state), reason, count, tries, EPOCH + at * MICROSECOND),
+            *(None if value is None else value * MICROSECOND for value in (duration, lateness)),
+        )
+        found.setdefault(job_id, []).append(glance)
+    return found
+
+
+def activity(
+    connection: Connection, job_ids: Sequence[str], since: datetime, width: timedelta
+) -> list[tuple[str, int, str, int, int]]:
+    """Return (job, cell, state, whether at a later attempt, number) of runs and ticks since then.
+
+    Cells are as wide as `width`, numbered from `since`. Uses the index `jobs_run_history`.
+    """
+    return [
+        (job_id, *rest)
+        for job_id, *rest in connection.execute(
+            select(run.c.job_id, *_cell(since, width))
+            .where(run.c.job_id.in_(job_ids), *_since(connection, since))
+            .group_by(run.c.job_id, text("2"), text("3"), text("4"))
+        )
+    ]
+
+
+def begun(connection: Connection, since: datetime, width: timedelta) -> dict[int, int]:
+    """Return how many jobs had runs or ticks in each cell. Uses the primary key."""
+    cell, *_ = _cell(since, width)
+    rows = connection.execute(
+        select(cell, func.count(run.c.job_id.distinct()))
+        .where(*_since(connection, since))
+        .group_by(text("1"))
+    )
+    return {int(number): jobs for number, jobs in rows}
+
+
+_AT = func.coalesce(run.c.last_tick, run.c.tick_at, run.c.started, run.c.created, type_=BigInteger)
+
+
+def _cell(since: datetime, width: timedelta) -> tuple[ColumnElement[Any], ...]:
+    number = (_AT - micros(since)) // (width // MICROSECOND)
+    later = case((run.c.attempt > 1, 1), else_=0)
+    return number.label("cell"), run.c.state, later.label("later"), func.sum(run.c.count)
+
+
+def _since(connection: Connection, since: datetime) -> tuple[ColumnElement[bool], ...]:
+    begin = micros(since)
+    return run.c.id >= first_young_run(connection, since), begin <= _AT

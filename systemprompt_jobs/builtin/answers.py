@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cli._job import job_answer
 from .cli._nodes import _answer as _node
+from .cli._run_details import run_answer
 from .cli._shapes import job_shape, orphan_shape, run_shape
 from .cli._stats import _answer as _stats
 from .cli._status import _answer as _status
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from systemprompt_jobs import Run, Runtime
     from systemprompt_jobs.model import JobStats, NodeOverview
 
-__all__ = ["audit", "dumps", "history", "job", "jobs", "nodes", "stats", "status"]
+__all__ = ["audit", "dumps", "history", "job", "jobs", "nodes", "run", "stats", "status"]
 
-job = job_answer
+job, run = job_answer, run_answer
 
 
 def dumps(answer: dict[str, Any]) -> str:

@@ -9,9 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from systemprompt_jobs import hookimpl
+
 if TYPE_CHECKING:
+    from systemprompt_jobs import Runtime
+
     from ._access import Access
     from ._app import create_app
+    from ._serve import Pages
 
 __all__ = ["Access", "create_app"]
 
@@ -22,3 +27,13 @@ def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LATE[name], __name__), name)
+
+
+@hookimpl
+def open_pages(runtime: Runtime) -> Pages:
+    """Serve the pages beside a scheduler, where its configuration says."""
+    from . import _serve
+
+    pages = _serve.open_pages(runtime, _serve.read_settings(runtime))
+    pages.start()
+    return pages

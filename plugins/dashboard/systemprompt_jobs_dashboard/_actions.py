@@ -1,85 +1,32 @@
-"""What operators do: log in, run now, pause, resume. Each checks the role and the form's token."""
+"""What operators do: log in, run, retry, cancel, pause, resume: by the role and the form's token."""
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-import structlog
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
 from systemprompt_jobs import Duration
-from systemprompt_jobs.errors import JobsError, UsageError
-from systemprompt_jobs.model import Trigger
+from systemprompt_jobs.errors import UsageError
+from systemprompt_jobs.model import State
 
 from ._access import SESSION_S, cleaned
-from ._guard import COOKIE, check_may_act, read_form, root_of
-from ._pages import dashboard_of
+from ._guard import COOKIE, check_may_act, dashboard_of, read_form, root_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from systemprompt_jobs import Run, Runtime
-
     from ._guard import Visitor
 
-_RECORDED_S, _LOOK_S = 5.0, 0.05
 _NOTE_LENGTH = 500
-
-
-class Runner:
-    """Starts runs by hand and does not wait for their ends."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._one = threading.Lock()
-
-    def run(self, job_id: str, who: str) -> int | None:
-        """Have a job run in a thread; return its run's number, None while it is not recorded.
-
-        Raises what `Runtime.run` raises before anything has run.
-        """
-        with self._one:  # a runtime joins at its first run, and only once
-            before = max((run.id for run in self._manual(job_id)), default=0)
-            ended = threading.Event()
-            failed: list[JobsError] = []
-            threading.Thread(
-                target=self._work,
-                args=(job_id, who, failed, ended),
-                name="dashboard-run",
-                daemon=True,
-            ).start()
-            for _ in range(int(_RECORDED_S / _LOOK_S)):
-                over = ended.wait(_LOOK_S)
-                if failed:
-                    raise failed[0]
-                new = [run.id for run in self._manual(job_id) if run.id > before]
-                if new or over:
-                    return min(new, default=None)
-        return None
-
-    def _work(self, job_id: str, who: str, failed: list[JobsError], ended: threading.Event) -> None:
-        try:
-            self._runtime.run(job_id, who=who)
-        except JobsError as error:
-            failed.append(error)
-            structlog.get_logger("systemprompt_jobs").warning(
-                "dashboard_run_failed", job=job_id, reason=str(error)
-            )
-        finally:
-            ended.set()
-
-    def _manual(self, job_id: str) -> list[Run]:
-        runs = self._runtime.history(job=job_id, limit=10)
-        return [run for run in runs if run.trigger is Trigger.MANUAL]
 
 
 def who(visitor: Visitor) -> str:
@@ -88,18 +35,36 @@ def who(visitor: Visitor) -> str:
 
 
 async def run(request: Request) -> Response:
-    """Run a job now."""
+    """Have a scheduler run a job now."""
     visitor: Visitor = request.scope["visitor"]
     session = check_may_act(visitor, await read_form(request))
-    dashboard, job_id = dashboard_of(request), request.path_params["job"]
-    plan = dashboard.runtime.find(job_id)
-    if plan.problem is not None:
-        raise UsageError(f"the job {plan.id} is degraded: {plan.problem}")
-    number = await run_in_threadpool(dashboard.runner.run, plan.id, who(visitor))
-    if number is None:
-        session.flash.append(f"{plan.id} was asked to run")
-        return _back(request, f"/jobs/{quote(plan.id)}")
-    session.flash.append(f"{plan.id} runs as run {number}")
+    runtime, job_id = dashboard_of(request).runtime, request.path_params["job"]
+    (found,) = await run_in_threadpool(runtime.submit, job_id, who=who(visitor))
+    session.flash.append(f"{job_id} runs as run {found.id}")
+    return _back(request, f"/runs/{found.id}")
+
+
+async def retry(request: Request) -> Response:
+    """Have a scheduler run the job of a run again, with the same parameters."""
+    visitor: Visitor = request.scope["visitor"]
+    session = check_may_act(visitor, await read_form(request))
+    runtime, number = dashboard_of(request).runtime, request.path_params["run"]
+    found = await run_in_threadpool(runtime.retry, number, detach=True, who=who(visitor))
+    session.flash.append(f"run {number} is repeated as run {found.id}")
+    return _back(request, f"/runs/{found.id}")
+
+
+async def cancel(request: Request) -> Response:
+    """Cancel a run, wherever it is."""
+    visitor: Visitor = request.scope["visitor"]
+    form = await read_form(request)
+    session = check_may_act(visitor, form)
+    runtime, number = dashboard_of(request).runtime, request.path_params["run"]
+    found = await run_in_threadpool(
+        runtime.cancel, number, note=form.get("note", "").strip()[:_NOTE_LENGTH], who=who(visitor)
+    )
+    over = found.state is State.CANCELLED
+    session.flash.append(f"run {number} is {'cancelled' if over else 'told to end'}")
     return _back(request, f"/runs/{number}")
 
 

@@ -11,7 +11,8 @@ from starlette.routing import Route
 from systemprompt_jobs.builtin import answers
 from systemprompt_jobs.errors import UsageError
 
-from ._pages import dashboard_of, find_run
+from ._guard import dashboard_of
+from ._run import find_run
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -69,7 +70,7 @@ def _history(request: Request) -> Response:
 
 def _run(request: Request) -> Response:
     runtime = dashboard_of(request).runtime
-    return answer(answers.history([find_run(runtime, request.path_params["run"])]))
+    return answer(answers.run(runtime, find_run(runtime, request.path_params["run"])))
 
 
 def _nodes(request: Request) -> Response:

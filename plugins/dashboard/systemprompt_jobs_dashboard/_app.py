@@ -15,16 +15,22 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from systemprompt_jobs import __version__, errors
+from systemprompt_jobs.builtin.words import schedule_words
 
-from . import _actions, _api, _events, _pages, _words
+from . import _actions, _api, _events, _job, _list, _pages, _run, _timeline, _words
 from ._access import Access, Pace, Sessions
+from ._catalogue import Catalogue
 from ._guard import Guard, path_of, root_of
+from ._later import Later
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
     from systemprompt_jobs import Runtime
+
+
+_FIGURES_S, _AHEAD_S = 10.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +42,10 @@ class Dashboard:
     sessions: Sessions
     pace: Pace
     templates: Environment
-    runner: _actions.Runner
     changes: _events.Changes
+    catalogue: Catalogue
+    figures: Later[_list.Figures]
+    ahead: Later[_timeline.Ahead]
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page; `values` are what its template shows."""
@@ -61,9 +69,8 @@ class Dashboard:
 def create_app(runtime: Runtime, access: Access | None = None) -> Starlette:
     """Return the dashboard of `runtime` as an ASGI application, to be served or mounted.
 
-    `runtime` may be a running scheduler; if it is not, "run now" has it join as one that only
-    runs jobs by hand, and whoever made it stops it. Without `access` the pages can be seen from
-    this machine only, and nobody can act.
+    `runtime` may be a running scheduler or not; whoever made it starts and stops it. Without
+    `access` the pages can be seen from this machine only, and nobody can act.
     """
     access = access or Access()
     sessions = Sessions()
@@ -78,26 +85,33 @@ def create_app(runtime: Runtime, access: Access | None = None) -> Starlette:
             Exception: _failed,
         },
     )
+    figures = Later(lambda: _list.figures(runtime), _FIGURES_S)
+    ahead = Later(lambda: _timeline.ahead(runtime, _words.now()), _AHEAD_S)
+    changes = _events.Changes(runtime, lambda: (figures.known, ahead.known))
     app.state.dashboard = Dashboard(
         runtime,
         access,
         sessions,
         Pace(),
         _templates(),
-        _actions.Runner(runtime),
-        _events.Changes(runtime),
+        changes,
+        Catalogue(runtime),
+        figures,
+        ahead,
     )
     return app
 
 
 def _routes() -> list[Route | Mount]:
     return [
-        Route("/", _pages.jobs, name="jobs"),
-        Route("/jobs/{job}", _pages.job),
+        Route("/", _list.jobs, name="jobs"),
+        Route("/jobs/{job}", _job.job),
         Route("/jobs/{job}/run", _actions.run, methods=["POST"]),
         Route("/jobs/{job}/pause", _actions.pause, methods=["POST"]),
         Route("/jobs/{job}/resume", _actions.resume, methods=["POST"]),
-        Route("/runs/{run:int}", _pages.run),
+        Route("/runs/{run:int}", _run.run),
+        Route("/runs/{run:int}/cancel", _actions.cancel, methods=["POST"]),
+        Route("/runs/{run:int}/retry", _actions.retry, methods=["POST"]),
         Route("/timeline", _pages.timeline),
         Route("/nodes", _pages.nodes),
         Route("/audit", _pages.audit),
@@ -118,9 +132,9 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     names = ("condition", "instant", "look", "mark", "now", "precise", "relative")
-    more = ("schedule_words", "state_words", "took")
+    more = ("state_words", "took")
     found.globals.update({name: getattr(_words, name) for name in (*names, *more)})
-    found.globals.update(marks=_words.MARKS, version=__version__)
+    found.globals.update(schedule_words=schedule_words, marks=_words.MARKS, version=__version__)
     return found
 
 

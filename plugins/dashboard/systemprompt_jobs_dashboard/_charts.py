@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from . import _words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from systemprompt_jobs import Run
+    from systemprompt_jobs.model import AttemptOverview, Glance
 
 HEIGHT, BAR, GAP = 100, 8, 2
 _LEAST = 1.5
@@ -38,19 +40,17 @@ class Bars:
     middle: timedelta
 
 
-def took(run: Run) -> timedelta | None:
-    """Return how long the function ran."""
-    return run.duration
+def quantiles(values: Iterable[timedelta | None]) -> tuple[timedelta | None, timedelta | None]:
+    """Return p50 and p95 of those there are, by nearest rank."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return None, None
+    return known[(len(known) - 1) // 2], known[(len(known) * 95 + 99) // 100 - 1]
 
 
-def late(run: Run) -> timedelta | None:
-    """Return how long after it was due a tick's function started."""
-    if run.due is None or run.started is None or run.tick is None:
-        return None
-    return max(run.started - run.due, timedelta(0))
-
-
-def bars(runs: Sequence[Run], value: Callable[[Run], timedelta | None], name: str) -> Bars | None:
+def bars(
+    runs: Sequence[Glance], value: Callable[[Glance], timedelta | None], name: str
+) -> Bars | None:
     """Return the chart of a value; None where no run has one."""
     found = [(run, value(run)) for run in runs]
     known = sorted(v for _, v in found if v is not None)
@@ -71,24 +71,43 @@ def bars(runs: Sequence[Run], value: Callable[[Run], timedelta | None], name: st
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A part of a run's life on a line of width 100."""
+    """A part of a run's life on a line of width 100; `lane` counts the attempts from 0."""
 
     x: float
     width: float
+    lane: int
     look: str
     words: str
 
 
-def line(run: Run) -> tuple[Stretch, ...]:
-    """Return due → gate → end as parts of one line; empty for a run that never started."""
-    start, gate = run.due or run.created, run.started
-    if start is None or gate is None:
+def line(run: Run, attempts: Sequence[AttemptOverview]) -> tuple[Stretch, ...]:
+    """Return how a run waited and each of its attempts; empty for one that never started."""
+    recorded = [at for at in (run.due, run.created) if at is not None]
+    if not attempts or not recorded:
         return ()
-    end = run.finished or _words.now()
-    begin = min(start, gate)
+    begin = min(*recorded, attempts[0].started)
+    end = run.finished or max(_words.now(), attempts[-1].started)
     whole = max(end - begin, timedelta(milliseconds=1))
-    waited = (gate - begin) / whole * 100
-    return (
-        Stretch(0, waited, "waited", f"waited {_words.took(gate - begin)}"),
-        Stretch(waited, 100 - waited, _words.look(run), f"ran {_words.took(end - gate)}"),
+    return tuple(
+        Stretch((start - begin) / whole * 100, (stop - start) / whole * 100, lane, look, words)
+        for start, stop, lane, look, words in _stretches(attempts, begin, end)
     )
+
+
+def _stretches(
+    attempts: Sequence[AttemptOverview], begin: datetime, end: datetime
+) -> Iterator[tuple[datetime, datetime, int, str, str]]:
+    before = begin
+    for lane, attempt in enumerate(attempts):
+        yield (
+            before,
+            attempt.started,
+            lane,
+            "waited",
+            f"waited {_words.took(attempt.started - before)}",
+        )
+        last = lane == len(attempts) - 1
+        before = attempt.finished or (end if last else attempts[lane + 1].started)
+        look = str(attempt.outcome or ("running" if last else "lost"))
+        took = _words.took(before - attempt.started)
+        yield attempt.started, before, lane, look, f"attempt {attempt.number} {look}, {took}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from ._access import Access, Session, Sessions
+    from ._app import Dashboard
 
 COOKIE = "jobs_dashboard"
 _FORM_BYTES = 64 * 1024
@@ -106,6 +107,12 @@ class Guard:
                 )
             return RedirectResponse(f"{root_of(scope)}/login", HTTPStatus.SEE_OTHER)
         return None
+
+
+def dashboard_of(request: Request) -> Dashboard:
+    """Return what the pages share."""
+    found: Dashboard = request.app.state.dashboard
+    return found
 
 
 def root_of(scope: Scope) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,23 +10,28 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from . import _words
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from systemprompt_jobs import Run
+    from systemprompt_jobs import Runtime
     from systemprompt_jobs.interfaces import Schedule
     from systemprompt_jobs.model import JobOverview
 
-ROWS, RUNS = 30, 5000
+    Ends = Mapping[str, int]
+
+ROWS = 24
 CELL = timedelta(minutes=15)
 HALF = 96
-LEFT, WIDTH, ROW, TOP = 200, 5, 18, 70
-"""Pixels: the names, a cell, a row, and the picture of all jobs above them."""
+LEFT, WIDTH, ROW, TOP = 6, 5, 18, 70
+"""Pixels: the margin, a cell, a row, and the picture of all jobs above them."""
 _HIGHEST = 44
-_WALKED, _HERD, _HERDS = 300, 5, 12
-_WORST = ("failed", "lost", "cancelled", "missed", "skipped", "retried", "running", "succeeded")
+_DAY = HALF * CELL
+_WALKED, _HERD, _HERDS, _NAMED = 300, 5, 12, 6
+_BREATH_S = 0.0005
+_WORST = (
+    *("failed", "timed_out", "lost", "cancelled", "missed", "skipped", "retried"),
+    *("running", "succeeded"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +77,82 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Herd:
-    """Jobs that are due at the same second."""
+    """How many jobs are due at the same second, and the first of them."""
 
     at: datetime
+    number: int
     ids: tuple[str, ...]
 
 
-def picture(
-    shown: Sequence[JobOverview], found: Sequence[JobOverview], runs: Iterable[Run], now: datetime
-) -> Picture:
-    """Return the picture of `shown`; its head counts the jobs of all that were `found`."""
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """All jobs together: those at work and those due by cells from `middle` on, and the herds."""
+
+    middle: datetime
+    begun: Mapping[int, int]
+    due: Mapping[int, int]
+    herds: tuple[Herd, ...]
+
+
+def ahead(runtime: Runtime, now: datetime) -> Ahead:
+    """Count what all jobs did and will do. Takes seconds for thousands of different schedules."""
     middle = _floor(now)
-    past = _past(runs, middle)
-    coming = {job.plan.id: dict(_coming(job, middle)) for job in found}
-    cells = [tuple(_cells(past.get(job.plan.id, {}), coming[job.plan.id], middle)) for job in shown]
-    lines = tuple(Line(job.plan.id, TOP + n * ROW, cells[n]) for n, job in enumerate(shown))
-    begun = Counter(n for id_ in coming.keys() & past.keys() for n in past[id_])
-    due = Counter(n for cells in coming.values() for n in cells)
+    begun = runtime.begun(since=middle - _DAY, width=CELL)
+    due = Counter[int]()
+    at: dict[datetime, list[list[str]]] = {}
+    for schedule, ids in _by_schedule(runtime):
+        for n in _due_cells(schedule, schedule.next(now), middle):
+            due[n] += len(ids)
+        for tick in islice(_walk(schedule, now, middle + _DAY), _WALKED):
+            at.setdefault(tick, []).append(ids)
+        time.sleep(_BREATH_S)  # pages go first
+    return Ahead(middle, begun, due, tuple(_herds(at)))
+
+
+def _by_schedule(runtime: Runtime) -> list[tuple[Schedule, list[str]]]:
+    """Return each schedule with the jobs that follow it; paused ones do not."""
+    paused = {id_ for id_, pause in runtime.pauses().items() if pause.until is None}
+    found: dict[tuple[str, str], tuple[Schedule, list[str]]] = {}
+    for plan in runtime.plans:
+        schedule = plan.schedule
+        if schedule is None or not plan.enabled or plan.problem or plan.id in paused:
+            continue
+        key = schedule.text, schedule.timezone or plan.timezone
+        found.setdefault(key, (schedule, []))[1].append(plan.id)
+    return list(found.values())
+
+
+def _herds(at: Mapping[datetime, list[list[str]]]) -> list[Herd]:
+    """Return the instants when many jobs are due at once, largest first."""
+    sizes = {tick: sum(map(len, groups)) for tick, groups in at.items()}
+    large = sorted((-number, tick) for tick, number in sizes.items() if number >= _HERD)
+    return [
+        Herd(tick, -number, tuple(sorted(id_ for ids in at[tick] for id_ in ids)[:_NAMED]))
+        for number, tick in large[:_HERDS]
+    ]
+
+
+def _walk(schedule: Schedule, now: datetime, end: datetime) -> Iterator[datetime]:
+    tick = schedule.next(now)
+    while tick is not None and tick < end:
+        yield tick
+        tick = schedule.next(tick)
+
+
+def picture(runtime: Runtime, ids: Sequence[str], whole: Ahead | None, now: datetime) -> Picture:
+    """Return the picture of these jobs; its head counts all jobs, once that is known."""
+    middle = _floor(now)
+    past = runtime.activity(*ids, since=middle - _DAY, width=CELL) if ids else {}
+    shown = runtime.jobs(*ids) if ids else []
+    lines = [
+        Line(job.plan.id, TOP + n * ROW, tuple(_cells(past.get(job.plan.id, {}), job, middle)))
+        for n, job in enumerate(shown)
+    ]
     return Picture(
-        lines,
-        tuple(_columns(begun, due)),
+        tuple(lines),
+        tuple(_columns(whole, middle)) if whole else (),
         tuple(_hours(middle)),
-        LEFT + 2 * HALF * WIDTH + 10,
+        LEFT + 2 * HALF * WIDTH + 30,
         TOP + len(shown) * ROW + 10,
         LEFT + int(HALF * WIDTH + (now - middle) / CELL * WIDTH),
     )
@@ -103,46 +163,28 @@ def _floor(now: datetime) -> datetime:
     return epoch + (now - epoch) // CELL * CELL
 
 
-def _past(runs: Iterable[Run], middle: datetime) -> dict[str, dict[int, list[Run]]]:
-    found: dict[str, dict[int, list[Run]]] = {}
-    for run in runs:
-        at = run.last_tick or run.tick or run.started or run.created
-        n = HALF + (at - middle) // CELL if at else -1
-        if 0 <= n < 2 * HALF:
-            found.setdefault(run.job_id, {}).setdefault(n, []).append(run)
-    return found
-
-
-def _coming(job: JobOverview, middle: datetime) -> Iterator[tuple[int, int]]:
-    """Yield the cells in which a job is due and how often, counted and not walked."""
-    schedule, tick = _in_force(job), job.next_tick
-    end = middle + HALF * CELL
-    while schedule is not None and tick is not None and tick < end:
+def _due_cells(schedule: Schedule, tick: datetime | None, middle: datetime) -> Iterator[int]:
+    """Yield the cells in which a schedule has ticks, from one tick on."""
+    while tick is not None and tick < middle + _DAY:
         n = (tick - middle) // CELL
-        edge = middle + (n + 1) * CELL - timedelta.resolution
-        yield HALF + n, 1 + schedule.count(tick, edge)
-        tick = schedule.next(edge)
+        yield HALF + n
+        tick = schedule.next(middle + (n + 1) * CELL - timedelta.resolution)
 
 
-def _in_force(job: JobOverview) -> Schedule | None:
-    return None if job.superseded else job.plan.schedule
-
-
-def _cells(past: dict[int, list[Run]], coming: dict[int, int], middle: datetime) -> Iterator[Cell]:
+def _cells(past: Mapping[int, Ends], job: JobOverview, middle: datetime) -> Iterator[Cell]:
     """Yield neighbours that look the same as one."""
-    drawn = {n: _worst(runs) for n, runs in past.items()}
+    schedule = None if job.superseded else job.plan.schedule
+    coming = [] if schedule is None else _due_cells(schedule, job.next_tick, middle)
+    drawn = {n: _worst(ends) for n, ends in past.items() if n < 2 * HALF}
     drawn |= {n: "coming" for n in coming if n not in past}
-    for look, group in groupby(_neighbours(sorted(drawn.items())), key=itemgetter(0, 1)):
+    for (_, look), group in groupby(_neighbours(sorted(drawn.items())), key=itemgetter(0, 1)):
         cells = [n for _, _, n in group]
         first, last = cells[0], cells[-1]
         begin, end = (middle + (n - HALF) * CELL for n in (first, last + 1))
-        if look[1] == "coming":
-            counted = f"due x{sum(coming[n] for n in cells)}"
-        else:
-            looks = Counter(_words.look(run) for n in cells for run in past[n])
-            counted = ", ".join(f"{k} {name}" for name, k in looks.items())
+        ends = sum((Counter(past.get(n, {})) for n in cells), Counter[str]())
+        counted = ", ".join(f"{number} {name}" for name, number in ends.items()) or "due"
         words = f"{begin:%H:%M} to {end:%H:%M}: {counted}"
-        yield Cell(LEFT + first * WIDTH, len(cells) * WIDTH - 1, look[1], words)
+        yield Cell(LEFT + first * WIDTH, len(cells) * WIDTH - 1, look, words)
 
 
 def _neighbours(drawn: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str, int]]:
@@ -151,19 +193,20 @@ def _neighbours(drawn: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str, in
         yield n - place, look, n
 
 
-def _worst(runs: Iterable[Run]) -> str:
-    looks = (_words.look(run) for run in runs)
-    return min(looks, key=lambda look: _WORST.index(look) if look in _WORST else len(_WORST))
+def _worst(ends: Iterable[str]) -> str:
+    return min(ends, key=lambda look: _WORST.index(look) if look in _WORST else len(_WORST))
 
 
-def _columns(begun: Counter[int], due: Counter[int]) -> Iterator[Column]:
-    most = max([*begun.values(), *due.values()], default=1)
-    for counter, coming in ((begun, False), (due, True)):
-        for n, times in sorted(counter.items()):
-            if coming and n in begun:
+def _columns(whole: Ahead, middle: datetime) -> Iterator[Column]:
+    """Yield the head; it may have been counted a cell ago."""
+    shift = (middle - whole.middle) // CELL
+    most = max([*whole.begun.values(), *whole.due.values()], default=1)
+    for cells, coming in ((whole.begun, False), (whole.due, True)):
+        for n, jobs in sorted(cells.items()):
+            if n - shift < 0 or (coming and n in whole.begun):
                 continue
-            height = max(times / most * _HIGHEST, 1.5)
-            yield Column(LEFT + n * WIDTH, height, f"{times} jobs", coming)
+            height = max(jobs / most * _HIGHEST, 1.5)
+            yield Column(LEFT + (n - shift) * WIDTH, height, f"{jobs} jobs", coming)
 
 
 def _hours(middle: datetime) -> Iterator[tuple[int, str]]:
@@ -171,23 +214,3 @@ def _hours(middle: datetime) -> Iterator[tuple[int, str]]:
         at = middle + (n - HALF) * CELL
         if at.minute == 0 and at.hour % 3 == 0:
             yield LEFT + n * WIDTH, f"{at:%H:%M}"
-
-
-def herds(found: Iterable[JobOverview], now: datetime) -> list[Herd]:
-    """Return the instants of the next 24 hours when many jobs are due at once, largest first.
-
-    Only the first few hundred ticks of each job are looked at.
-    """
-    at: dict[datetime, list[str]] = {}
-    for job in found:
-        for tick in islice(_walk(job, now + timedelta(hours=24)), _WALKED):
-            at.setdefault(tick, []).append(job.plan.id)
-    large = [Herd(tick, tuple(ids)) for tick, ids in at.items() if len(ids) >= _HERD]
-    return sorted(large, key=lambda herd: (-len(herd.ids), herd.at))[:_HERDS]
-
-
-def _walk(job: JobOverview, end: datetime) -> Iterator[datetime]:
-    tick, schedule = job.next_tick, _in_force(job)
-    while schedule is not None and tick is not None and tick < end:
-        yield tick
-        tick = schedule.next(tick)

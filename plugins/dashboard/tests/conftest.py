@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from starlette.testclient import TestClient
-from systemprompt_jobs_dashboard import Access, create_app
+from systemprompt_jobs_dashboard import Access, _later, create_app
 
 from systemprompt_jobs import Runtime
 
@@ -48,6 +48,17 @@ def quiet(): ...
 
 @job(schedule="not a schedule")
 def broken(): ...
+
+
+@job(max_attempts=2, retry_delay="1s")
+def long(ctx, *, wait: bool = True):
+    """Go on until somebody cancels it."""
+    ctx.log.info("attempt", number=ctx.run.attempt)
+    if ctx.run.attempt < 2:
+        raise ConnectionError("not yet")
+    ctx.progress(3, 12, "page 3")
+    while wait:
+        ctx.sleep(60)
 '''
 CONFIG = """
 scheduler:
@@ -103,7 +114,8 @@ def fill(database, job_id="jobs:slow", now=None):
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    """Neither the installed plugins nor the environment has a say."""
+    """Neither the installed plugins nor the environment has a say; figures are waited for."""
+    monkeypatch.setattr(_later, "PATIENCE_S", 30)
     for name in [*os.environ]:
         if name.startswith("SYSTEMPROMPT_"):
             monkeypatch.delenv(name)

@@ -13,20 +13,42 @@ def act(operator, job, what, **form):
     return operator.post(f"/jobs/{job}/{what}", data={"csrf": csrf(operator), **form})
 
 
-def test_run_now_runs_the_job_and_leads_to_its_run(operator, runtime):
-    answer = act(operator, "jobs:greet", "run")
-    number = int(answer.headers["location"].rpartition("/")[2])
+def number_of(answer):
+    return int(answer.headers["location"].rpartition("/")[2])
+
+
+def test_run_now_hands_the_job_to_a_scheduler_and_leads_to_its_run(operator, runtime):
+    number = number_of(act(operator, "jobs:greet", "run"))
     text = operator.get(f"/runs/{number}").text
     assert f"jobs:greet runs as run {number}" in text
-    assert "manual" in text
+    assert "pending" in text
+    assert runtime.find_run(number).trigger == "manual"
     newest = runtime.audit(limit=1)[0]
     assert (newest.action, newest.subject, newest.who) == ("run", "jobs:greet", "dashboard:ann")
 
 
-def test_two_operators_run_at_once(operator, runtime):
-    locations = {act(operator, job, "run").headers["location"] for job in ("jobs:slow", "jobs:off")}
-    assert len(locations) == 2
-    assert all(location.startswith("/runs/") for location in locations)
+def test_a_run_that_waits_is_cancelled_at_once_with_a_note(operator, runtime):
+    number = number_of(act(operator, "jobs:greet", "run"))
+    form = {"csrf": csrf(operator), "note": "not now"}
+    assert operator.post(f"/runs/{number}/cancel", data=form).status_code == 303
+    run = runtime.find_run(number)
+    assert (run.state, run.message) == ("cancelled", "cancelled by dashboard:ann: not now")
+    assert f"run {number} is cancelled" in operator.get(f"/runs/{number}").text
+    newest = runtime.audit(limit=1)[0]
+    assert (newest.action, newest.who) == ("cancel", "dashboard:ann")
+    assert operator.post(f"/runs/{number}/cancel", data=form).status_code == 400
+
+
+def test_a_run_is_repeated_with_its_parameters(operator, runtime):
+    old = runtime.history(job="jobs:greet", limit=1)[0]
+    answer = operator.post(f"/runs/{old.id}/retry", data={"csrf": csrf(operator)})
+    new = runtime.find_run(number_of(answer))
+    assert (new.parent, new.parameters, new.state) == (old.id, old.parameters, "pending")
+    assert f'repeats <a href="/runs/{old.id}"' in operator.get(f"/runs/{new.id}").text
+    assert runtime.audit(limit=1)[0].action == "retry"
+    again = operator.post(f"/runs/{new.id}/retry", data={"csrf": csrf(operator)})
+    assert again.status_code == 400
+    assert "it has not ended yet" in again.text
 
 
 def test_a_message_is_said_once(operator):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from urllib.parse import quote, urlencode
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from systemprompt_jobs.builtin.cli import main
 
@@ -41,6 +44,7 @@ def said(capsys, project):
         ("history", ["history"]),
         ("history?job=jobs:slow&state=skipped&number=1", ["history", "--job", "slow", "--state", "skipped", "-n", "1"]),
         ("history?grep=ALERT&before=9", ["history", "--grep", "ALERT", "--before", "9"]),
+        ("runs/1", ["status", "1"]),
         ("nodes", ["nodes"]),
         ("stats", ["stats"]),
         ("stats?job=jobs:slow&days=1", ["stats", "slow", "--since", "1d"]),
@@ -60,12 +64,6 @@ def _still(value):
     return [_still(item) for item in value] if isinstance(value, list) else value
 
 
-def test_one_run_is_the_history_of_one(client, runtime):
-    run = runtime.history(limit=1)[0]
-    (found,) = client.get(f"/api/runs/{run.id}").json()["runs"]
-    assert found["id"] == run.id
-
-
 @pytest.mark.parametrize(
     ("path", "status", "error"),
     [
@@ -82,6 +80,45 @@ def test_a_wrong_question_is_answered_with_what_is_wrong(client, path, status, e
     answer = client.get(f"/api/{path}")
     assert answer.status_code == status
     assert error in answer.json()["error"]
+
+
+NAMES = (
+    "job",
+    "state",
+    "tag",
+    "since",
+    "until",
+    "node",
+    "grep",
+    "before",
+    "number",
+    "days",
+    "limit",
+)
+PATHS = ("jobs", "jobs/{}", "status", "history", "runs/{}", "nodes", "stats", "audit", "{}")
+TEXTS = st.one_of(
+    st.text(max_size=12),
+    st.integers().map(str),
+    st.datetimes().map(lambda at: at.isoformat()),
+    st.sampled_from(("jobs:slow", "slow", "failed", "retrying", "1", "0", "-1", "%", "\0", "nan")),
+)
+
+
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    path=st.sampled_from(PATHS),
+    name=TEXTS,
+    asked=st.lists(st.tuples(st.sampled_from(NAMES), TEXTS)),
+)
+def test_any_question_is_answered_in_json_and_never_by_a_failure(client, path, name, asked):
+    address = path.format(quote(name.encode("utf-8", "replace"), safe=""))
+    query = urlencode([(key, value.encode("utf-8", "replace")) for key, value in asked])
+    answer = client.get(f"/api/{address}?{query}", follow_redirects=True)
+    assert answer.status_code in (200, 400, 404), answer.text
+    assert isinstance(answer.json(), dict)
+    assert ("error" in answer.json()) == (answer.status_code != 200)
 
 
 def test_the_api_changes_nothing(operator):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+AXE = Path(str(files("axe_playwright_python"))) / "axe.min.js"
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 
@@ -129,6 +131,67 @@ def test_what_a_job_says_stays_text(page, runtime):
     assert EVIL in page.locator("pre.error").inner_text()
     assert page.locator("img").count() == 0
     assert fits(page)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
+def test_axe_finds_nothing_on_any_page(chromium, address, runtime, scheme, width):
+    """WCAG A and AA and axe's best practices, as an operator sees the pages."""
+    view = {"width": width, "height": 800}
+    context = chromium.new_context(base_url=address, color_scheme=scheme, viewport=view)
+    page = context.new_page()
+    page.goto("/login")
+    assert violations(page) == []
+    log_in(page)
+    failed = runtime.history(job="jobs:fail", limit=1)[0]
+    missed = runtime.history(states=["missed"], limit=1)[0]
+    paths = ("/", "/jobs/jobs:slow?at=2026-01-05T03:00", "/timeline", "/nodes?changes", "/audit")
+    for path in (*paths, f"/runs/{failed.id}", f"/runs/{missed.id}", "/jobs/nope"):
+        page.goto(path)
+        assert violations(page) == [], path
+        assert fits(page), path
+    context.close()
+
+
+def violations(page):
+    page.evaluate(AXE.read_text("utf-8"))
+    return page.evaluate(
+        "axe.run().then(r => r.violations.map(v => [v.id, ...v.nodes.map(n => n.html)]))"
+    )
+
+
+def test_everything_can_be_done_with_the_keyboard(chromium, address, runtime):
+    context = chromium.new_context(base_url=address)
+    page = context.new_page()
+    log_in(page)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "To the content"
+    page.goto("/jobs/jobs:off")
+    page.locator("summary", has_text="Pause…").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.type("2h")
+    page.keyboard.press("Tab")
+    page.keyboard.type("by hand")
+    page.keyboard.press("Enter")
+    page.get_by_text("jobs:off is paused").wait_for()
+    assert runtime.pauses()["jobs:off"].note == "by hand"
+    context.close()
+
+
+def test_an_open_run_shows_progress_and_log_and_can_be_cancelled(chromium, address, runtime):
+    runtime.start()
+    context = chromium.new_context(base_url=address)
+    page = context.new_page()
+    log_in(page)
+    page.goto("/jobs/jobs:long")
+    page.get_by_role("button", name="Run now").click()
+    page.get_by_text("3 of 12 page 3").wait_for()
+    page.get_by_label("log of attempt 2").get_by_text("number=2").wait_for()
+    page.get_by_role("button", name="Cancel this run").click()
+    page.get_by_text("is told to end").wait_for()
+    page.locator(".big .cancelled").wait_for()
+    page.get_by_role("button", name="Run again").wait_for()
+    context.close()
 
 
 def test_an_open_page_follows_what_happens(chromium, address, runtime):

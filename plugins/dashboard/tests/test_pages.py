@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
-from systemprompt_jobs_dashboard import create_app
+from systemprompt_jobs_dashboard import _later, _timeline, create_app
+from systemprompt_jobs_dashboard._catalogue import Catalogue, Chosen
+
+from plugins.dashboard.tests.conftest import CONFIG
+from systemprompt_jobs import Runtime
 
 PAGES = ("/", "/jobs/jobs:slow", "/jobs/jobs:quiet", "/timeline", "/nodes", "/audit", "/login")
 EVERY = ("succeeded", "retried", "failed", "cancelled", "lost", "skipped", "missed", "running")
@@ -44,13 +52,14 @@ def test_what_keeps_a_job_from_running_is_on_the_first_page(client):
         ("?only=paused", ["quiet"]),
         ("?only=disabled", ["off"]),
         ("?only=trouble", ["broken", "fail"]),
+        ("?only=running", ["slow"]),
         ("?q=nothing", []),
         ("?page=999999&only=nonsense&q=off", ["off"]),
     ],
 )
 def test_search_tags_and_conditions_narrow_the_list(client, query, found):
     text = client.get(f"/{query}").text
-    names = ("broken", "fail", "greet", "off", "quiet", "slow")
+    names = ("broken", "fail", "greet", "long", "off", "quiet", "slow")
     assert [name for name in names if f'class="id" href="/jobs/jobs%3A{name}"' in text] == found
 
 
@@ -65,9 +74,7 @@ def test_a_job_page_explains_charts_and_lists(client):
 
 def test_next_ticks_tell_of_daylight_saving(client):
     """Somewhere in the ticks of a year there are two changes; the page marks those it shows."""
-    from datetime import timedelta
-
-    from systemprompt_jobs_dashboard._pages import _clock_change
+    from systemprompt_jobs_dashboard._job import _clock_change
 
     assert _clock_change(timedelta(hours=1), timedelta(hours=2)) == "clocks go forward 1 h"
     assert _clock_change(timedelta(hours=2), timedelta(hours=1)) == "clocks go back 1 h"
@@ -78,7 +85,7 @@ def test_a_job_page_asks_for_one_job(runtime):
     found = [job.plan.id for job in runtime.jobs("jobs:slow", "jobs:nope", "jobs:fail")]
     assert found == ["jobs:fail", "jobs:slow"]
     every = {job.plan.id: job for job in runtime.jobs()}
-    assert len(every) == 6
+    assert len(every) == 7
     assert runtime.jobs("jobs:slow") == [every["jobs:slow"]]
 
 
@@ -121,6 +128,25 @@ def test_a_run_has_its_times_node_fence_parameters_error_and_traceback(client, r
     assert "sesame" not in text
 
 
+def test_a_run_has_its_attempts_each_with_its_end_log_and_traceback(runtime, client):
+    (run,) = runtime.run("long", parameters={"wait": False})
+    text = client.get(f"/runs/{run.id}").text
+    assert "attempt 1 failed" in text
+    assert "attempt 2 succeeded" in text
+    assert "ConnectionError: not yet" in text
+    assert '<progress aria-label="progress" max="12' in text
+    for number in (1, 2):
+        assert f'aria-label="log of attempt {number}">' in text
+    assert text.count("number=1") == text.count("number=2") == 1
+
+
+def test_a_run_that_never_ran_says_why(client, runtime):
+    missed = runtime.history(states=["missed"], limit=1)[0]
+    text = client.get(f"/runs/{missed.id}").text
+    assert "It lies in a stretch of 300 ticks" in text
+    assert "No scheduler was up at that time." in text
+
+
 def test_every_state_of_a_run_has_a_page(client, runtime):
     runs = runtime.history(limit=100)
     assert len({run.state for run in runs}) >= 8
@@ -140,6 +166,45 @@ def test_the_timeline_has_the_past_the_coming_and_herds(client):
     assert 'class="failed"' in text
     assert 'class="coming"' in text
     assert "Herds" in text
+
+
+def test_herds_are_the_seconds_at_which_many_jobs_are_due(project):
+    lines = [f"h{n} = job(name='h{n}', schedule='0 0 4 * * *')(lambda: None)" for n in range(7)]
+    (project / "jobs.py").write_text("\n".join(["from systemprompt_jobs import job", *lines]))
+    (project / "services/scheduler/config.yaml").write_text("scheduler: {local_plugins: [jobs.py]}")
+    now = datetime(2026, 3, 2, 10, tzinfo=UTC)
+    found = _timeline.ahead(Runtime(project), now)
+    (herd,) = found.herds
+    assert (herd.at, herd.number) == (now + timedelta(hours=18), 7)
+    assert herd.ids[0] == "jobs:h0"
+    assert found.due == {_timeline.HALF + 72: 7}
+
+
+def test_a_configuration_read_again_is_searched_anew(project):
+    runtime = Runtime(project)
+    catalogue = Catalogue(runtime)
+    everything = Chosen("", "", "all", 1)
+    assert "jobs:off" in catalogue.find(replace(everything, only="disabled"))
+    assert catalogue.find(replace(everything, q="02:30")) == ["jobs:greet"]
+    config = project / "services/scheduler/config.yaml"
+    entries = "    - {extension: jobs, job: 'off', enabled: true, schedule: '0 30 2 * * *'}\n"
+    config.write_text(CONFIG + entries)
+    assert runtime.reload() == ()
+    assert catalogue.find(replace(everything, only="disabled")) == []
+    assert catalogue.find(replace(everything, q="02:30")) == ["jobs:greet", "jobs:off"]
+
+
+def test_what_takes_long_is_counted_beside_the_pages(monkeypatch):
+    monkeypatch.setattr(_later, "PATIENCE_S", 0)
+    go, counted = threading.Event(), []
+    figure = _later.Later(lambda: (go.wait(30) and counted.append(1)) or len(counted), 3600)
+    assert figure.get() is None
+    assert figure.get() is None
+    assert not figure.known
+    go.set()
+    monkeypatch.setattr(_later, "PATIENCE_S", 30)
+    assert [figure.get(), figure.get()] == [1, 1]
+    assert counted == [1]
 
 
 def test_nodes_and_audit(client):
@@ -168,8 +233,6 @@ def test_mounted_below_a_path_every_link_stays_there(runtime, path):
 
 
 def test_a_project_without_a_database_shows_its_jobs(project):
-    from systemprompt_jobs import Runtime
-
     client = TestClient(
         create_app(Runtime(project)), base_url="http://localhost", client=("127.0.0.1", 1)
     )

@@ -8,14 +8,16 @@ import re
 import pytest
 from systemprompt_jobs_dashboard import Access, _access
 from systemprompt_jobs_dashboard._access import LOOPBACK, Pace, Role, Sessions
-from systemprompt_jobs_dashboard._command import make_access
+from systemprompt_jobs_dashboard._serve import make_access
 
 from plugins.dashboard.tests.conftest import EVIL, TOKEN, csrf, make_client
 from systemprompt_jobs.errors import UsageError
 
-NOTHING = {"token": None, "view_token": None, "user_header": None}
 LONG = "a-token-that-is-long-enough"
-ACTIONS = ("/jobs/jobs:greet/run", "/jobs/jobs:greet/pause", "/jobs/jobs:quiet/resume")
+ACTIONS = (
+    *("/jobs/jobs:greet/run", "/jobs/jobs:greet/pause", "/jobs/jobs:quiet/resume"),
+    *("/runs/1/cancel", "/runs/1/retry"),
+)
 PAGES = (
     "/",
     "/jobs/jobs:fail",
@@ -37,17 +39,17 @@ def audit(runtime):
 def test_beyond_this_machine_it_refuses_to_start_without_protection():
     for host in ("0.0.0.0", "::", "192.0.2.1", "jobs.example"):
         with pytest.raises(UsageError, match="lets other machines in: set SYSTEMPROMPT_JOBS_DASH"):
-            make_access(host, (), NOTHING, {})
+            make_access({"host": host})
 
 
 @pytest.mark.parametrize("name", ["token", "view_token", "user_header"])
 def test_a_token_or_a_proxys_header_lets_it_start(name):
-    access, made = make_access("0.0.0.0", (), NOTHING | {name: LONG}, {})
+    access, made = make_access({"host": "0.0.0.0", name: LONG})
     assert (getattr(access, name), access.local_view, made) == (LONG, False, False)
 
 
 def test_on_this_machine_a_token_is_made_up_for_each_start():
-    (one, made), (two, _) = (make_access("127.0.0.1", (), NOTHING, {}) for _ in range(2))
+    (one, made), (two, _) = (make_access({}) for _ in range(2))
     assert made
     assert len(one.token) >= 32
     assert one.token != two.token
@@ -55,7 +57,7 @@ def test_on_this_machine_a_token_is_made_up_for_each_start():
 
 def test_a_token_that_can_be_guessed_is_refused_and_not_shown():
     with pytest.raises(UsageError, match="shorter than 16 characters") as raised:
-        make_access("127.0.0.1", (), NOTHING | {"token": "hunter2"}, {})
+        make_access({"token": "hunter2"})
     assert "hunter2" not in str(raised.value)
     assert LONG not in repr(Access(token=LONG, view_token=LONG))
 
@@ -239,10 +241,10 @@ def test_this_machines_own_names_are_answered(client, host):
 
 
 def test_further_names_are_answered_if_they_were_allowed():
-    access, _ = make_access("192.0.2.1", ("jobs.example",), NOTHING | {"token": LONG}, {})
-    assert access.hosts == (*LOOPBACK, "192.0.2.1", "jobs.example")
-    access, _ = make_access("0.0.0.0", (), NOTHING, {"token": LONG, "allow_hosts": ["a.example"]})
-    assert access.hosts == (*LOOPBACK, "a.example")
+    asked = {"host": "192.0.2.1", "token": LONG, "allow_hosts": ["jobs.example"]}
+    assert make_access(asked)[0].hosts == (*LOOPBACK, "192.0.2.1", "jobs.example")
+    every = {"host": "0.0.0.0", "token": LONG, "allow_hosts": ["a.example"]}
+    assert make_access(every)[0].hosts == (*LOOPBACK, "a.example")
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/nope", "/login", "/api/jobs", "/static/dashboard.js"])

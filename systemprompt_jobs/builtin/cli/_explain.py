@@ -7,11 +7,12 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from systemprompt_jobs.builtin.words import schedule_words
 from systemprompt_jobs.secrets import masked
 
 from . import _complete
 from ._options import as_json
-from ._plans import condition, schedule_words
+from ._plans import condition
 from ._shapes import print_json, run_shape, values_shape
 from ._table import Cell, Column, show_table
 from ._text import one_line, paragraph, say

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from systemprompt_jobs.builtin.words import schedule_words
 from systemprompt_jobs.secrets import masked
 
-from ._plans import next_ticks, schedule_words, standing
+from ._plans import next_ticks, standing
 from ._problems import show_degraded, show_held, show_others
 from ._runs import long_when, said, show_runs
 from ._shapes import (

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from systemprompt_jobs.builtin.words import schedule_words
+
 from . import _complete
 from ._options import as_json
-from ._plans import condition, schedule_words, standing, tagged
+from ._plans import condition, standing, tagged
 from ._problems import show_degraded, show_held, show_others
 from ._runs import state_cell
 from ._shapes import job_shape, orphan_shape, print_json

@@ -28,24 +28,6 @@ def standing(overview: JobOverview) -> str:
     return "superseded" if overview.superseded and found != "degraded" else found
 
 
-def schedule_text(plan: Plan) -> str:
-    """Return the schedule as it is written; empty for a job without one."""
-    if plan.schedule is not None:
-        return plan.schedule.text
-    sources = plan.sources.get("schedule")
-    return str(sources[-1].value) if sources else ""
-
-
-def schedule_words(plan: Plan) -> str:
-    """Return the schedule in plain English."""
-    if plan.schedule is None:
-        return schedule_text(plan) or ("at start-up" if plan.starts_up else "by hand")
-    try:
-        return plan.schedule.describe()
-    except Exception:  # noqa: BLE001 - a plugin's own schedule
-        return plan.schedule.text
-
-
 def next_ticks(plan: Plan, after: datetime, count: int) -> list[datetime]:
     """Return the next ticks, as many as there are of `count`; none for a job that has none."""
     found: list[datetime] = []

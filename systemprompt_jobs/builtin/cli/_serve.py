@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from systemprompt_jobs import Runtime
     from systemprompt_jobs.builtin.health import HealthServer
+    from systemprompt_jobs.interfaces import Pages
 
     from ._session import Session
 
@@ -37,10 +38,11 @@ _log = structlog.get_logger("systemprompt_jobs")
 
 @click.command("serve")
 @click.option("--watch-config", is_flag=True, help="Reload when a configuration file changes.")
+@click.option("--dashboard", is_flag=True, help="Serve the dashboard's pages too.")
 @click.option("--dev", is_flag=True, help="Start anew when the configuration or the code of a "
               "plugin changes.")  # fmt: skip
 @click.pass_context
-def command(ctx: click.Context, watch_config: bool, dev: bool) -> None:
+def command(ctx: click.Context, watch_config: bool, dashboard: bool, dev: bool) -> None:
     """Run the scheduler until it is told to stop.
 
     TERM and Ctrl-C let running jobs end, for at most `shutdown_grace`; a second one leaves at
@@ -53,8 +55,11 @@ def command(ctx: click.Context, watch_config: bool, dev: bool) -> None:
     signals = catch_signals()
     runtime = session.runtime_at_work(*([_dev.Child()] if dev else []))
     session.log("dev" if dev else "serve")
+    pages = runtime.open_pages() if dashboard else None
     if session.logs_for_people(sys.stdout):
-        say(*_first_screen(runtime))
+        say(*_first_screen(runtime, pages))
+    elif pages is not None:
+        _log.info("dashboard_started", address=pages.address)
     for warning in runtime.warnings:
         _log.warning("configuration_warning", culprit=warning.culprit, reason=str(warning))
     health = _health_server(runtime)
@@ -69,6 +74,8 @@ def command(ctx: click.Context, watch_config: bool, dev: bool) -> None:
     runtime.stop(_dev.GRACE if dev else None)
     if health is not None:
         health.stop()
+    if pages is not None:
+        pages.stop()
 
 
 def _watch(runtime: Runtime) -> None:
@@ -135,7 +142,7 @@ def _pauses() -> Iterator[float]:
         pause = min(pause * 2, _LONGEST_PAUSE_S)
 
 
-def _first_screen(runtime: Runtime) -> Iterator[str]:
+def _first_screen(runtime: Runtime, pages: Pages | None) -> Iterator[str]:
     settings = runtime.settings
     found = Counter(condition(plan) for plan in runtime.plans)
     grace = f"{settings.shutdown_grace.total_seconds():g} s"
@@ -144,6 +151,9 @@ def _first_screen(runtime: Runtime) -> Iterator[str]:
     yield f"  database  {one_line(settings.sources['database'][-1].value)}"
     yield f"  jobs      {listed(f'{n} {name}' for name, n in found.items()) or 'none'}"
     yield f"  next      {_next(runtime)}"
+    if pages is not None:
+        yield f"  dashboard {pages.address}"
+        yield from [f"            to act, log in with {pages.token}"] if pages.token else ()
     yield f"  Ctrl-C stops; running jobs have {grace} to end, a second Ctrl-C leaves at once"
     if not settings.enabled:
         yield "  switched off: scheduler.enabled is false, so nothing will run"

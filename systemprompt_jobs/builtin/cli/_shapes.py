@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from systemprompt_jobs.builtin.words import schedule_text
 from systemprompt_jobs.secrets import masked
 
-from ._plans import schedule_text, standing
+from ._plans import standing
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Run

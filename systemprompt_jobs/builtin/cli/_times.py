@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
 
+from systemprompt_jobs.builtin.words import relative, took
 from systemprompt_jobs.errors import UsageError
 
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_MINUTE = 60
+__all__ = ["duration", "instant", "moment", "now", "read_instant", "relative", "short", "took"]
 
 
 def now() -> datetime:
@@ -67,28 +67,3 @@ def short(value: datetime, today: datetime) -> str:
         return value.strftime("%H:%M:%S")
     same_year = value.year == today.year
     return value.strftime("%m-%d %H:%M" if same_year else "%Y-%m-%d")
-
-
-def relative(value: datetime, to: datetime) -> str:
-    """Return e.g. `in 12 min` or `3 h ago`."""
-    seconds = round((value - to).total_seconds())
-    size, unit = next((u for u in _UNITS if abs(seconds) >= u[0]), _UNITS[-1])
-    number = abs(seconds) // size
-    if not number:
-        return "now"
-    return f"in {number} {unit}" if seconds > 0 else f"{number} {unit} ago"
-
-
-def took(value: timedelta | None) -> str:
-    """Return e.g. `12 ms`, `3.4 s`, `2 min 5 s`; empty for None."""
-    if value is None:
-        return ""
-    seconds = value.total_seconds()
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), _MINUTE)
-    if minutes < _MINUTE:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // _MINUTE} h {minutes % _MINUTE} min"

@@ -12,11 +12,33 @@
     part.querySelector("details.pause[open]") ||
     (part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea"));
 
+  // What tells an element again after its part was replaced: where it leads, what it sends, its name.
+  const trace = (element) => {
+    const form = element.closest("form")?.getAttribute("action");
+    if (form) return `form[action="${CSS.escape(form)}"] ${element.localName}`;
+    for (const name of ["href", "id", "aria-label"]) {
+      const value = element.getAttribute(name);
+      if (value) return `[${name}="${CSS.escape(value)}"]`;
+    }
+    return null;
+  };
+
   const put = (part, fresh) => {
     if (!fresh || busy(part) || part.innerHTML === fresh.innerHTML) return;
-    const focused = part.contains(document.activeElement) && document.activeElement.getAttribute("href");
+    const focused = part.contains(document.activeElement) && trace(document.activeElement);
+    for (const old of part.querySelectorAll("details[id]")) {
+      const again = fresh.querySelector(trace(old));
+      if (again) again.open = old.open;
+    }
+    const logs = [...part.querySelectorAll(".log")].map((log) => [trace(log), log.scrollTop, log.scrollHeight - log.clientHeight]);
+    const left = part.querySelector("[data-left]")?.scrollLeft;
     part.replaceChildren(...fresh.childNodes);
-    if (focused) part.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    if (left !== undefined) part.querySelector("[data-left]").scrollLeft = left;
+    for (const [path, top, end] of logs) {
+      const log = part.querySelector(path);
+      if (log) log.scrollTop = top >= end - 4 ? log.scrollHeight : top;
+    }
+    if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
   };
 
   const refresh = async () => {
@@ -42,6 +64,8 @@
   };
   const close = () => { source?.close(); source = null; state.textContent = "paused"; };
 
+  for (const wide of document.querySelectorAll("[data-left]")) wide.scrollLeft = wide.dataset.left - wide.clientWidth / 2;
+  for (const log of document.querySelectorAll(".log")) log.scrollTop = log.scrollHeight;
   document.addEventListener("visibilitychange", () => { document.hidden ? close() : open(); });
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", open);

@@ -1,4 +1,4 @@
-"""Pauses, whose plan, what a run is retried by, and what it says while it runs."""
+"""Pauses, whose plan, what a run is retried by and says while it runs, and an index of trouble."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ def upgrade() -> None:
     )
     op.add_column("jobs_node", sa.Column("pools", sa.JSON()))
     op.add_column("jobs_node", sa.Column("problem", sa.Text(), server_default="", nullable=False))
+    troubled = sa.text("state IN ('failed', 'timed_out', 'lost', 'missed', 'skipped', 'cancelled')")
+    op.create_index(
+        "jobs_run_troubled",
+        "jobs_run",
+        ["id"],
+        sqlite_where=troubled,
+        postgresql_where=troubled,
+    )
