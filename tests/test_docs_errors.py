@@ -22,7 +22,7 @@ def row(kind):
 
     bases = ", ".join(f"`{base.__name__}`" for base in kind.__bases__)
     says = inspect.getdoc(kind).partition("\n")[0].rstrip(".")
-    code = _failures.exit_code(fail) if issubclass(kind, Exception) else ""
+    code = _failures.exit_code(fail) if issubclass(kind, errors.JobsError) else ""
     return f"| `{kind.__name__}` | {bases} | {says} | {code} |"
 
 
