@@ -69,7 +69,8 @@ class Claimer:
     transaction: claimed and pending runs, and stretches that were missed or paused; `failed` a
     job whose schedule raises, or whose clock was wrong; `resumed` the jobs whose pauses have
     ended by themselves; `room` tells how many runs this node can make use of, `full` in which
-    pools it cannot. Those and what is beyond it are left to the other live schedulers.
+    pools it cannot. Those and what is beyond it are left to the other live schedulers. `shut` are
+    pools that can be reached from nowhere: their runs wait even where nobody shares.
 
     Where another plan is in force for a job, this node stands by: every third of a lease it
     looks whether a live scheduler still has that plan.
@@ -89,6 +90,7 @@ class Claimer:
         room: Callable[[], int],
         lease_s: float,
         full: Callable[[], Collection[str]] = tuple,
+        shut: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
@@ -103,6 +105,7 @@ class Claimer:
         self._ahead: set[str] = set()
         self._room = room
         self._full = full
+        self._shut = shut
         self._review_s = lease_s / 3
         self._reviewed = float("-inf")
         self._boot = boot_id() if store.one_host else ""
@@ -466,7 +469,7 @@ class Claimer:
             if decision.run is not None
         ]
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
-        full = () if room == sys.maxsize else self._full()
+        full = self._shut() if room == sys.maxsize else self._full()
         for row in [row for row in due if row["pool"] not in full][: max(0, room)]:
             row.update(mine)
         runs = run_rows.add(connection, due)

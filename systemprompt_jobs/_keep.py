@@ -34,7 +34,7 @@ class Keeper:
     """Heartbeats, rescues, takes over pending runs, and hears of cancels.
 
     Takes over at most `room()` of each pool at once; `pools` names the pool of each job. `watch`
-    looks for what others have changed.
+    looks for what others have changed, `count_sent` for what waits for workers.
 
     A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
     if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
@@ -56,6 +56,7 @@ class Keeper:
         drop: Callable[[Iterable[Run]], None],
         observer: Observer,
         watch: Callable[[], None] = lambda: None,
+        count_sent: Callable[[], None] = lambda: None,
         interrupter: Interrupter,
     ) -> None:
         self._store = store
@@ -71,6 +72,7 @@ class Keeper:
         self._drop = drop
         self._observer = observer
         self._watch = watch
+        self._count_sent = count_sent
         self._interrupter = interrupter
         self._boot = boot_id() if store.one_host else ""
         self._skewed = False
@@ -101,7 +103,7 @@ class Keeper:
     def join(self, kind: str, sizes: Mapping[str, int]) -> None:
         """Register the node, then its jobs.
 
-        `kind` is `scheduler` or `command`; `sizes` are those of its pools.
+        `kind` is `scheduler`, `worker` or `command`; `sizes` are those of its pools.
         """
         sent = self._clock.monotonic()
         with self._store.write() as connection:
@@ -152,6 +154,7 @@ class Keeper:
                 self._rescue()
                 self._bury()
             self._hear_of_cancels()
+            self._count_sent()
             self._take_pending()
             self._watch()
         except Exception:
@@ -202,7 +205,7 @@ class Keeper:
         self._tell(settled)
 
     def _bury(self) -> None:
-        """Note which schedulers have died, by the rule for runs; one node alone observes it."""
+        """Note which schedulers and workers have died, by the rule for runs; one node alone observes it."""
         with self._store.read() as connection:
             seen = set(node_rows.silent(connection, self._clock.lease_now(), self._boot))
         dead = seen & self._silent

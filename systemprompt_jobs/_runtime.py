@@ -86,7 +86,7 @@ AT_START = (
 BUILT_IN = ("intervals", "threads", "coroutines", "processes", "logs")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
-_OPEN = (State.PENDING, State.CLAIMED, State.RUNNING)
+_OPEN = (State.PENDING, State.CLAIMED, State.DISPATCHED, State.RUNNING)
 _TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
 
 
@@ -228,6 +228,35 @@ class Runtime:
         except BaseException:
             self.stop(timedelta(0))
             raise
+
+    def work(self, pools: Mapping[str, Mapping[str, Any]]) -> None:
+        """Start as a worker: run what `take` is told, and claim nothing.
+
+        For plugins whose executors are `remote`. `pools` names the executor here of each pool
+        that runs come from, as `scheduler.executors` does: `{"big": {"kind": "processes"}}`.
+        Raises ConfigurationError and StoreError; then nothing has started.
+        """
+        from ._pools import make_worker_executors
+
+        local = dataclasses.replace(self.settings, executors=pools)
+        live = self._live_node(make_worker_executors(self._manager, local, self._origin))
+        try:
+            live.start_working()
+        except BaseException:
+            self.stop(timedelta(0))
+            raise
+
+    def take(self, run: int, fence: int, pool: str, settled: Callable[[], None]) -> None:
+        """Have a worker run what was sent to it as (run, fence), by its executor for `pool`.
+
+        Returns at once; any thread may call. `settled` is called, on some thread, when the
+        message is done with: the function has started, or will not start here, because the run
+        was cancelled, sent again, or begun by another worker.
+        Raises UsageError where `work` was not called.
+        """
+        if self._live is None:
+            raise UsageError("this runtime is no worker")
+        self._live.take(run, fence, pool, settled)
 
     def reload(self) -> tuple[Problem, ...]:
         """Read the configuration again and go on by it, in this process; running runs go on.
@@ -452,13 +481,13 @@ class Runtime:
             raise ParameterError(f"{plan.id}: {error}") from None
         return values
 
-    def _live_node(self) -> LiveNode:
+    def _live_node(self, executors: Mapping[str, Executor] | None = None) -> LiveNode:
         from ._node import LiveNode
         from ._prune import Retention
 
         if self._live is not None:
             raise UsageError("this runtime is running already")
-        executors = self._new_executors()
+        executors = self._new_executors() if executors is None else executors
         self._store.prepare()
         self._live = LiveNode(
             self._store,
@@ -831,7 +860,7 @@ class Runtime:
             return queries.history(connection, ids, states, limit, wanted)
 
     def nodes(self, gone: timedelta = timedelta(days=1)) -> list[NodeOverview]:
-        """Return the live schedulers, oldest first, and those that went within `gone`."""
+        """Return the live schedulers and workers, oldest first, and what went within `gone`."""
         from . import _look
 
         if not self._readable():
@@ -930,7 +959,7 @@ class Runtime:
         nodes: tuple[NodeOverview, ...] = ()
         counts: Mapping[str, int] = {}
         if self._readable():
-            running = self.history(states=[State.RUNNING, RETRYING], limit=100)
+            running = self.history(states=[State.RUNNING, State.DISPATCHED, RETRYING], limit=100)
             troubled = self.history(states=_TROUBLE, limit=5)
             nodes, counts = self._nodes_and_counts()
         return SchedulerOverview(
@@ -957,7 +986,8 @@ class Runtime:
         with self._store.read() as connection:
             _, live = self._now_and_live(connection)
             having = None if job is None else queries.sets_with(connection, job)
-        return [_node_overview(row) for row in live if having is None or row.job_set in having]
+        schedulers = [row for row in live if row.kind == "scheduler"]
+        return [_node_overview(r) for r in schedulers if having is None or r.job_set in having]
 
     def _nodes_and_counts(self) -> tuple[tuple[NodeOverview, ...], Mapping[str, int]]:
         from ._store import queries
@@ -983,7 +1013,13 @@ class Runtime:
 
 def _node_overview(row: Any) -> NodeOverview:
     return NodeOverview(
-        row.id, row.version, row.workers, row.started, row.heartbeat, strays=row.strays
+        row.id,
+        row.version,
+        row.workers,
+        row.started,
+        row.heartbeat,
+        strays=row.strays,
+        kind=row.kind,
     )
 
 

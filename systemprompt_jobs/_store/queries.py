@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ..model import Run
 
 
-_RETRYING = and_(run.c.state.in_((State.PENDING, State.CLAIMED)), run.c.attempt > 0)
+_RETRYING = and_(
+    run.c.state.in_((State.PENDING, State.CLAIMED, State.DISPATCHED)), run.c.attempt > 0
+)
 
 
 def next_ticks(connection: Connection) -> dict[str, datetime | None]:
