@@ -115,7 +115,7 @@ class LiveNode:
             workers={
                 name: executor.size
                 for name, executor in executors.items()
-                if not executor.capabilities.kills
+                if not (executor.capabilities.kills or executor.capabilities.remote)
             },
             lease_left=lambda: self._keeper.lease_left(),  # noqa: PLW0108  # made below
             report=self._reported,

@@ -74,7 +74,9 @@ def _chosen(runtime: Runtime, names: tuple[str, ...], size: int | None) -> Mappi
         raise UsageError("scheduler.executors has none of kind celery: nothing is sent here")
     for name in names:
         if name not in lines:
-            raise UsageError(f"there is no executor {name!r} of kind celery; there is {listed(lines)}")
+            raise UsageError(
+                f"there is no executor {name!r} of kind celery; there is {listed(lines)}"
+            )
     chosen = {name: lines[name] for name in names or lines}
     if size is None:
         return chosen

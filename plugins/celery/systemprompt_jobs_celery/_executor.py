@@ -36,9 +36,9 @@ class CeleryExecutor:
     While the broker cannot be reached `problem` says so, and what was submitted is given back.
     """
 
-    capabilities = Capabilities(kills=True, remote=True, by_name=True)
-
     def __init__(self, line: Line) -> None:
+        kills = line.executor["kind"] == "processes"
+        self.capabilities = Capabilities(kills=kills, remote=True, by_name=True)
         self.size = line.window
         self.problem = ""
         self._line = line
