@@ -8,7 +8,7 @@ from ._line import PRIORITIES
 
 if TYPE_CHECKING:
     from celery import Celery
-    from kombu import Queue
+    from kombu.entity import Queue
 
     from ._line import Line
 
@@ -39,7 +39,7 @@ def new_app(line: Line) -> Celery:
 
 def queue_of(line: Line) -> Queue:
     """Return the durable queue of a line, as Celery itself would declare it."""
-    from kombu import Exchange, Queue
+    from kombu.entity import Exchange, Queue
 
     most = None if line.priority is None else PRIORITIES
     return Queue(line.queue, Exchange(line.queue), routing_key=line.queue, max_priority=most)

@@ -19,7 +19,7 @@ from ._app import TASK, new_app, queue_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kombu import Connection
+    from kombu.connection import Connection
     from kombu.message import Message
 
     from systemprompt_jobs import Runtime
@@ -103,7 +103,7 @@ class Intake:
                 self._stopping.wait(pause)
 
     def _listen(self, connection: Connection) -> None:
-        from kombu import Consumer
+        from kombu.messaging import Consumer
 
         channel = connection.channel()
         queues = [queue_of(self._line)]
