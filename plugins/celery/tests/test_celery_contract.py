@@ -19,8 +19,8 @@ class TestCelery(ExecutorContract):
         return SIZE
 
     @pytest.fixture
-    def executor(self, origin, rabbitmq, tmp_path):
-        line = Line(rabbitmq.url, queue=tmp_path.name, size=SIZE, worker={"kind": "threads"})
+    def executor(self, origin, redis, tmp_path):
+        line = Line(redis.url, queue=tmp_path.name, size=SIZE, worker={"kind": "threads"})
         worker = Worker(Runtime(**origin), {"default": line})
         worker.start()
         yield CeleryExecutor(line)
