@@ -16,6 +16,7 @@ _MINUTE = 60
 MARKS = {
     "pending": "·",
     "claimed": "·",
+    "dispatched": "→",
     "running": "▶",
     "succeeded": "✓",
     "retried": "↻",

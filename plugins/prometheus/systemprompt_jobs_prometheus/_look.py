@@ -68,7 +68,11 @@ class Look:
         took = time.perf_counter() - began
         self._learn(jobs)
         yield _one("database_look_seconds", "How long this page waited for the database.", took)
-        yield _one("nodes", "Live schedulers of the database.", len(nodes))
+        kinds = Counter(node.kind for node in nodes)
+        yield _one("nodes", "Live schedulers of the database.", kinds["scheduler"])
+        yield _one("worker_nodes", "Live workers of the database.", kinds["worker"])
+        sent = sum(self._runtime.dispatched().values())
+        yield _one("dispatched", "Runs that were sent and wait for a worker.", sent)
         own = [node.clock_offset for node in nodes if node.id.startswith(this_process())]
         if own and own[0] is not None:
             help_ = "How far this clock is ahead of the database's (PostgreSQL only)."
