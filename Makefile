@@ -76,6 +76,10 @@ bench-window: $(INSTALLED_DEV) ## count what a kill -9 loses, by the gate window
 bench-attempts: $(INSTALLED_DEV) ## time what surrounds a function: context, middleware, progress, logs
 	$(BIN)/python -m tests.bench.bench_attempts
 
+.PHONY: bench-celery
+bench-celery: $(INSTALLED_DEV) ## time runs on Celery against bare Celery, and dispatch to start
+	$(BIN)/python -m tests.bench.bench_celery
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf $(VENV) $(DEMO) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis

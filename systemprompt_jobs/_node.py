@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import threading
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, cast
@@ -369,9 +370,15 @@ class LiveNode:
             run,
             self._resources,
             self._clock.now,
-            refused=lambda why: self._recorder.refuse(run, "not sent", why),
+            refused=partial(self._not_sent, run),
         )
         self._executors[run.pool].submit(attempt)
+
+    def _not_sent(self, run: Run, why: str) -> None:
+        """Give a run back; one by hand, whose command would wait for others, is answered too."""
+        self._recorder.refuse(run, "not sent", why)
+        if self._kind == "command":
+            self._ended(replace(run, state=State.PENDING, message=why))
 
     def _start(self, run: Run) -> None:
         if run.pool in self._far:

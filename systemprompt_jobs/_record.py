@@ -249,7 +249,10 @@ class Recorder:
             room = self._room()
             for pool, free in room.items():
                 waiting = self._waiting[pool]
-                horizon = now + _AHEAD if pool in self._remote else now
+                if pool in self._remote:  # the first are sent while others are written
+                    free, horizon = min(free, _GROUP), now + _AHEAD
+                else:
+                    horizon = now
                 for _ in range(free):
                     if not waiting or waiting[0][0] > horizon:
                         break

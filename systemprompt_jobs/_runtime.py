@@ -342,6 +342,7 @@ class Runtime:
         Raises UnknownJobError, AmbiguousJobError, ParameterError, UsageError for a degraded
         job, and StoreError; then nothing has run here. Only if the connection broke twice while
         the run was being recorded, it may be on record, and other schedulers run it in the end.
+        They also run what could not be sent to a worker: it is returned as it is, `pending`.
         """
         return self._run_here(self._wanted(names, parameters, enforce), who)
 

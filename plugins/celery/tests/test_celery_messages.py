@@ -221,3 +221,14 @@ def test_workers_are_listed_with_the_nodes_and_runs_under_way_with_those_that_ru
     assert [node.kind for node in runtime.schedulers()] == ["scheduler"]
     worker.stop()
     assert [node.state for node in runtime.nodes() if node.kind == "worker"] == ["left"]
+
+
+def test_a_run_by_hand_that_cannot_be_sent_says_so_and_waits_for_a_scheduler(site):
+    site.broker = "redis://:secret@127.0.0.1:1/0"
+    runtime = site.runtime(site.project(deadline="60s"))
+    (run,) = runtime.run("quick")
+    assert run.state is State.PENDING
+    assert "redis://:***@127.0.0.1:1/0 cannot be used" in run.message
+    runtime.stop()
+    waiting = runtime.find_run(run.id)
+    assert (waiting.state, waiting.reason) == (State.PENDING, "not sent")
