@@ -115,6 +115,10 @@ bench-peers: $(INSTALLED_DEV) ## time recorded runs beside huey, Procrastinate, 
 bench-dashboard: $(INSTALLED_DEV) ## time the dashboard's pages over 5,000 jobs and 2,000,000 runs
 	$(BIN)/python -m tests.bench.bench_dashboard
 
+.PHONY: bench-celery
+bench-celery: $(INSTALLED_DEV) ## time runs on Celery against bare Celery, and dispatch to start
+	$(BIN)/python -m tests.bench.bench_celery
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf $(VENV) $(DEMO) $(WHEELS) $(SITE) .mypy_cache .pytest_cache .ruff_cache .hypothesis

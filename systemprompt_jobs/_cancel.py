@@ -27,7 +27,7 @@ def cancel(store: Store, clock: StoreClock, run_id: int, note: str, who: str) ->
         if not found:
             raise UsageError(f"there is no run {run_id}; `history` lists them")
         (run,) = found
-        if run.state not in {State.PENDING, State.CLAIMED, State.RUNNING}:
+        if run.finished is not None:
             raise UsageError(f"run {run_id} of {run.job_id} has ended: it is {run.state}")
         job_rows.add_audit(connection, now, who, "cancel", f"run {run_id} of {run.job_id}", note)
     if run.state is State.RUNNING:

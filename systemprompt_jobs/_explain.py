@@ -171,6 +171,8 @@ def _recorded(plan: Plan, known: Evidence, run: Run) -> Iterator[str]:
         yield _WHY[reason]
     if run.state is State.SKIPPED and run.reason == "overlap" and known.other is not None:
         yield f"The one before, run {known.other.id}, had begun {_utc(known.other.started)}."
+    if run.state is State.PENDING and run.message:
+        yield f"It was handed back: {run.message}."
     if run.reason == "paused" and known.paused is not None:
         yield f"Paused{_pause_words(known.paused.who, known.paused.note, None)}."
     if run.state is State.MISSED:
@@ -184,6 +186,7 @@ _WHY = {
     "catch-up": "A tick that was caught up ran instead.",
     "job": "The job itself said that there was nothing to do.",
     "clock": "A clock had been wrong: `last_tick` lay more than an hour ahead.",
+    "dispatched": "It was sent to the workers of its pool, and none has begun it yet.",
     "missed": "It came and went while it could not be run; catch_up and catchup_window did not "
     "make up for it.",
     "lost": "Its node died or was cut off while the function ran: nobody knows how far it came.",

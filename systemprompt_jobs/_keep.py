@@ -37,7 +37,8 @@ class Keeper:
     """Heartbeats, rescues, takes over pending runs, and hears of cancels.
 
     Takes over at most `room()` of each pool at once; `pools` names the pool of each job. `watch` is
-    told each time which entry of the audit is the newest.
+    told each time which entry of the audit is the newest, `count_sent` counts what waits for
+    workers.
 
     A lease counts from the sending of the last heartbeat that succeeded. A run is rescued only
     if its lease was seen expired and unchanged at two looks a third of a lease apart, with no
@@ -59,6 +60,7 @@ class Keeper:
         drop: Callable[[Iterable[Run]], None],
         observer: Observer,
         watch: Callable[[int], None] = lambda _: None,
+        count_sent: Callable[[], None] = lambda: None,
         interrupter: Interrupter,
     ) -> None:
         self._store = store
@@ -74,6 +76,7 @@ class Keeper:
         self._drop = drop
         self._observer = observer
         self._watch = watch
+        self._count_sent = count_sent
         self._interrupter = interrupter
         self.problem = ""
         """What is wrong with the configuration that the node was last told to read."""
@@ -107,7 +110,7 @@ class Keeper:
     def join(self, kind: str, sizes: Mapping[str, int]) -> None:
         """Register the node, then its jobs.
 
-        `kind` is `scheduler` or `command`; `sizes` are those of its pools.
+        `kind` is `scheduler`, `worker` or `command`; `sizes` are those of its pools.
         """
         sent = self._clock.monotonic()
         self._values = {
@@ -160,6 +163,7 @@ class Keeper:
                 self._rescue()
                 self._bury()
             self._hear_of_cancels()
+            self._count_sent()
             with self._store.read() as connection:
                 news = polls.look(connection, self._job_set, self._clock.now())
             self._take_pending(waits=news.pending)
@@ -218,7 +222,7 @@ class Keeper:
         self._tell(settled)
 
     def _bury(self) -> None:
-        """Note which schedulers have died, by the rule for runs; one node alone observes it."""
+        """Note which schedulers and workers have died, by the rule for runs; one node alone observes it."""
         with self._store.read() as connection:
             seen = set(node_rows.silent(connection, self._clock.lease_now(), self._boot))
         dead = seen & self._silent

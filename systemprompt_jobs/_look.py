@@ -22,7 +22,7 @@ _SPARKS = 20
 
 
 def nodes(store: Store, clock: StoreClock, gone: timedelta) -> list[NodeOverview]:
-    """Return the live schedulers, then those that went within `gone`, newest first."""
+    """Return the live schedulers and workers, then those that went within `gone`, newest first."""
     boot = boot_id() if store.one_host else ""
     with store.read() as connection:
         now, lease_now = clock.read(connection), clock.lease_now()
@@ -61,6 +61,7 @@ def _node(row: Any, state: str, sizes: dict[str, int], lacks: Sequence[str] = ()
         lacks=tuple(lacks),
         strays=row.strays,
         problem=row.problem,
+        kind=row.kind,
     )
 
 

@@ -6,9 +6,10 @@ import os
 import secrets
 import socket
 import threading
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -29,8 +30,10 @@ from ._record import Recorder, cancelled
 from ._retry import settle
 from ._run import Attempt
 from ._said import clean
+from ._store import dispatch as dispatch_rows
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
+from ._take import Taker
 from ._version import __version__
 from ._watch import Watch
 from ._whose import fingerprint
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     from ._hand_over import Wanted
     from ._store import Store
     from ._store.jobs import JobRow
-    from .interfaces import Clock, Executor, Schedule
+    from .interfaces import Clock, Executor, RemoteExecutor, Schedule
     from .model import Plan, Report
 
 _STUCK_S = 120.0
@@ -115,6 +118,11 @@ class LiveNode:
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
         self._resources = resources
         self._executors = executors
+        self._far = {
+            name: cast("RemoteExecutor", executor)
+            for name, executor in executors.items()
+            if executor.capabilities.remote
+        }
         self._sizes = {name: executor.size for name, executor in executors.items()}
         self._clock = clock = store.clock(clock)
         self._log = structlog.get_logger("systemprompt_jobs")
@@ -123,6 +131,7 @@ class LiveNode:
         self._starting = True
         self._caught_up: set[str] = set()
         self._ticking = False
+        self._kind = "command"
         self._reload_asked = reload_asked
         self._new_plans: dict[str, Plan] | None = None
         self._watch: Watch | None = None
@@ -133,7 +142,7 @@ class LiveNode:
             workers={
                 name: executor.size
                 for name, executor in executors.items()
-                if not executor.capabilities.kills
+                if not (executor.capabilities.kills or executor.capabilities.remote)
             },
             lease_left=lambda: self._keeper.lease_left(),  # noqa: PLW0108  # made below
             report=self._reported,
@@ -153,6 +162,7 @@ class LiveNode:
             drop=lambda runs: self._recorder.drop(runs),  # noqa: PLW0108  # made below
             observer=self._observer,
             watch=self._look,
+            count_sent=lambda: self._recorder.count_sent() if self._far else None,
             interrupter=self._interrupter,
         )
         self._middleware = Middleware(manager)
@@ -173,7 +183,17 @@ class LiveNode:
             ended=self._ended,
             wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
             settle=self._settle_report,
-            exhausted=lambda: self._interrupter.exhausted,
+            exhausted=lambda: {*self._interrupter.exhausted, *self._shut()},
+            remote={name: far.deadline.total_seconds() for name, far in self._far.items()},
+            settled=lambda runs: self._taker.settled(runs),  # noqa: PLW0108  # made below
+        )
+        self._taker = Taker(
+            store,
+            self.node,
+            self._plans.keys(),
+            offer=self._recorder.offer,
+            refuse=self._recorder.refuse,
+            wake=lambda: self._take_loop.wake(),  # noqa: PLW0108  # made below
         )
         self._claimer = Claimer(
             store,
@@ -185,7 +205,7 @@ class LiveNode:
             lambda problem: self._observer.put("plugin_failed", problem=problem),
             self._resumed,
             room=self._claimable,
-            exhausted=lambda: self._interrupter.exhausted,
+            exhausted=lambda: {*self._interrupter.exhausted, *self._shut()},
             lease_s=lease_s,
         )
         pruner = Pruner(store, clock, retention, self._observer)
@@ -201,6 +221,7 @@ class LiveNode:
         self._interrupt_loop = crew.loop("interrupt", self._interrupter.step, clock, outage)
         self._listener = Listener(store, self._keep_loop.wake, lease_s / 3)
         self._claim_loop = crew.loop("claim", self._claim, clock, outage)
+        self._take_loop = crew.loop("take", self._taker.step, clock, outage)
         self._prune_loop = crew.loop("prune", pruner.step, clock, outage)
         self._loops = (
             self._record_loop,
@@ -208,6 +229,7 @@ class LiveNode:
             self._scribe_loop,
             self._interrupt_loop,
             self._claim_loop,
+            self._take_loop,
         )
         self._stopping = False
 
@@ -236,8 +258,16 @@ class LiveNode:
         """Join for runs by hand only."""
         self._join("command")
 
+    def start_working(self) -> None:
+        """Join as a worker, for what `take` is told to run."""
+        self._join("worker")
+        self._observer.put("node_joined", node=self.node)
+        self._take_loop.start()
+
     def _join(self, kind: str) -> None:
-        self._keeper.join(kind, self._sizes)
+        self._kind = kind
+        near = {name: size for name, size in self._sizes.items() if name not in self._far}
+        self._keeper.join(kind, near)
         self._crew.observe(self._observer)
         self._tap.attach()
         self._scribe_loop.start()
@@ -290,6 +320,10 @@ class LiveNode:
         ]
         stuck = [loop.name for loop in self._loops if loop.stuck_for() > _STUCK_S]
         reasons += [f"the thread {name} is stuck" for name in stuck]
+        problems = {name: far.problem for name, far in self._far.items()}
+        reasons += [
+            f"nothing can be sent to {name!r}: {why}" for name, why in problems.items() if why
+        ]
         return Health(live=not stuck, ready=not reasons, reasons=tuple(reasons))
 
     @property
@@ -345,9 +379,22 @@ class LiveNode:
         if len(claimed) < len(due):
             self._keep_loop.wake()
 
+    def take(self, run_id: int, fence: int, pool: str, settled: Callable[[], None]) -> None:
+        """Run what was dispatched under this fence, if it still is. Any thread may call."""
+        self._taker.take((run_id, fence), pool, settled)
+
+    def _shut(self) -> list[str]:
+        """Return the pools whose workers cannot be reached."""
+        return [name for name, far in self._far.items() if far.problem]
+
     def _look(self, newest_audit: int) -> None:
         if self._watch is not None:
             self._watch.step(newest_audit)
+        if self._far and self._awaited:
+            with self._store.read() as connection:
+                ended = dispatch_rows.ended(connection, [*self._awaited])
+            for run in ended:
+                self._ended(run)
 
     def _changed_by_others(self, job_ids: Iterable[str]) -> None:
         self._claimer.look(job_ids)
@@ -357,7 +404,27 @@ class LiveNode:
         for row in rows:
             self._observer.put("job_resumed", job_id=row.id, note=row.note or "", who="")
 
+    def _send(self, run: Run) -> None:
+        attempt = Attempt(
+            self._plans[run.job_id],
+            run,
+            self._resources,
+            self._clock.now,
+            refused=partial(self._not_sent, run),
+        )
+        self._executors[run.pool].submit(attempt)
+
+    def _not_sent(self, run: Run, why: str) -> None:
+        """Give a run back; one by hand, whose command would wait for others, is answered too."""
+        self._recorder.refuse(run, "not sent", why)
+        if self._kind == "command":
+            self._ended(replace(run, state=State.PENDING, message=why))
+
     def _start(self, run: Run) -> None:
+        if run.pool in self._far:
+            self._send(run)
+            return
+
         def began() -> None:
             self._recorder.began(run)
             self._interrupter.began(run)
@@ -487,6 +554,7 @@ class LiveNode:
         does not end then.
         """
         self._stopping = True
+        self._take_loop.stop()
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
@@ -494,6 +562,8 @@ class LiveNode:
             self._prune_loop.stop()
         self._give_back_unstarted()
         self._wait_for_runs(grace_s)
+        for far in self._far.values():
+            far.close()
         self._cut_off(f"still running {grace_s:g} s after the scheduler was told to stop")
         self._interrupt_loop.stop()
         self._scribe_loop.stop()
@@ -504,15 +574,15 @@ class LiveNode:
         self._give_back_unstarted()
         self._settle(self._leave)
         self._tap.detach()
-        for executor in self._executors.values():
-            executor.close()
+        for name in self._executors.keys() - self._far.keys():
+            self._executors[name].close()
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
         self._observer.drain(DRAIN_S)
 
     def _leave(self) -> None:
         self._keeper.leave()
-        if self._ticking:
+        if self._kind != "command":
             self._observer.put("node_left", node=self.node)
 
     def _cut_off(self, why: str) -> None:
@@ -529,10 +599,14 @@ class LiveNode:
             self._settle(lambda: self._give_back(unstarted))
 
     def _give_back(self, unstarted: Sequence[Run]) -> None:
-        """Other nodes may take the ticks; start-up and manual runs belong to this one alone."""
+        """Other nodes may take the ticks; start-up and manual runs belong to this one alone.
+
+        Unless it was sent them.
+        """
         now = self._clock.now()
-        ticks = [run for run in unstarted if run.trigger is Trigger.SCHEDULE]
-        own = [run for run in unstarted if run.trigger is not Trigger.SCHEDULE]
+        sent = self._kind == "worker"
+        ticks = [run for run in unstarted if sent or run.trigger is Trigger.SCHEDULE]
+        own = [run for run in unstarted if run not in ticks]
         with self._store.write() as connection:
             run_rows.give_back(connection, [(run.id, run.fence) for run in ticks], now)
             ended = run_rows.cancel_unstarted(connection, own, now)

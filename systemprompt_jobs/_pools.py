@@ -66,6 +66,22 @@ def unused(
     return problems
 
 
+def make_worker_executors(
+    manager: pluggy.PluginManager, settings: Settings, origin: Mapping[str, Any]
+) -> Mapping[str, Executor]:
+    """Return the executors of a worker, one for each pool that `settings` has.
+
+    Raises ConfigurationError.
+    """
+    made = {name: _make(manager, settings, name, origin) for name in settings.executors}
+    executors = {n: executor for n, executor in made.items() if not isinstance(executor, Problem)}
+    if problems := [found for found in made.values() if isinstance(found, Problem)]:
+        for executor in executors.values():
+            executor.close()
+        raise ConfigurationError(problems)
+    return executors
+
+
 def _make(
     manager: pluggy.PluginManager, settings: Settings, name: str, origin: Mapping[str, Any]
 ) -> Executor | Problem:

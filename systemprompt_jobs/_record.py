@@ -8,14 +8,15 @@ from collections import Counter, deque
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ._store import cancels
+from ._store import dispatch as dispatch_rows
 from ._store import runs as run_rows
-from .model import Report, Run, State
+from .model import EMPTY, Report, Run, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ._observe import Observer
     from ._store import Store, StoreClock
@@ -37,7 +38,13 @@ _SOON = timedelta(seconds=1)
 _LOOK_AGAIN = timedelta(seconds=1)
 """How often a run that belongs to this node looks whether its slot is free."""
 
+_AHEAD = timedelta(milliseconds=250)
+"""So much before its time a run is sent to a worker, which waits for it."""
+
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
+
+
+_T = TypeVar("_T")
 
 
 def _as_it_is(_run: Run, report: Report) -> Report:
@@ -50,7 +57,9 @@ class Recorder:
     `sizes` is how many functions each pool runs at once. `may_start` says whether this node's
     lease still holds. `ended` is told of each run that reached its end, after the commit.
     `settle` decides whether a run is tried again, on the thread that reports. `exhausted` names
-    the pools that can start nothing.
+    the pools that can start nothing. `remote` are the pools whose runs `start` sends to workers,
+    each with the seconds after which they are sent again; their size is how many may wait there.
+    `settled` is told of runs that wait here no longer, whatever became of them.
     """
 
     def __init__(
@@ -67,6 +76,8 @@ class Recorder:
         wake: Callable[[], None],
         settle: Callable[[Run, Report], Report] = _as_it_is,
         exhausted: Callable[[], Collection[str]] = tuple,
+        remote: Mapping[str, float] = EMPTY,
+        settled: Callable[[Iterable[Run]], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._observer = observer
@@ -79,6 +90,10 @@ class Recorder:
         self._wake = wake
         self._settle = settle
         self._exhausted = exhausted
+        self._remote = remote
+        self._settled = settled
+        self._refused: deque[dispatch_rows.Refusal] = deque()
+        self._sent: Counter[str] = Counter()  # and no worker has begun them
         self._lock = threading.Lock()
         self._order = count()
         self._waiting: dict[str, list[tuple[datetime, int, Run]]]  # a heap for each pool
@@ -125,17 +140,33 @@ class Recorder:
         self._released.append((run.id, run.fence))
         self._wake()
 
+    def refuse(self, run: Run, reason: str, message: str) -> None:
+        """Give back a run that cannot be sent, or cannot run where it was sent to."""
+        self._refused.append(dispatch_rows.Refusal(run, reason, message))
+        self._wake()
+
+    def count_sent(self) -> None:
+        """Look how many runs of each remote pool wait for a worker."""
+        with self._store.read() as connection:
+            found = Counter(dispatch_rows.under_way(connection))
+        with self._lock:
+            more = any(found[pool] < self._sent[pool] for pool in self._remote)
+            self._sent = found
+        if more:
+            self._wake()
+
     def drop(self, runs: Iterable[Run]) -> None:
         """Wait no longer with runs that somebody has cancelled meanwhile."""
         ended = {run.id: run for run in runs}
         if not ended:
             return
         with self._lock:
-            gone = []
+            gone: list[Run] = []
             for waiting in self._waiting.values():
                 gone += [ended[run.id] for _, _, run in waiting if run.id in ended]
                 waiting[:] = [entry for entry in waiting if entry[2].id not in ended]
                 heapq.heapify(waiting)
+        self._settled(gone)
         for run in gone:
             self._ended(run)
 
@@ -165,12 +196,13 @@ class Recorder:
             gating = Counter(run.pool for run in self._gating)
             room = dict.fromkeys(self._sizes, 0)
             for pool, size in self._open_pools():
-                free = max(0, size - started[pool])
+                free = max(0, size - started[pool] - self._sent[pool])
                 waiting = sum(
                     due <= soon and not (run.attempt or run.reason)
                     for due, _, run in self._waiting[pool]
                 )
-                room[pool] = 2 * free + self._window(pool) - waiting - gating[pool]
+                free = free if pool in self._remote else 2 * free + self._window(pool)
+                room[pool] = free - waiting - gating[pool]
             return room
 
     def _open_pools(self) -> list[tuple[str, int]]:
@@ -202,7 +234,7 @@ class Recorder:
         """Write one group; return the seconds until there may be another."""
         with self._turn:
             reports, ready = self._take()
-            if reports or ready or self._released:
+            if reports or ready or self._released or self._refused:
                 self._write(reports, ready)
                 return 0.0
         return self._until_next()
@@ -216,9 +248,11 @@ class Recorder:
             self._gating.clear()
             room = self._room()
             for pool, free in room.items():
-                waiting = self._waiting[pool]
-                for _ in range(free):
-                    if not waiting or waiting[0][0] > now:
+                waiting, far = self._waiting[pool], pool in self._remote
+                horizon = now + _AHEAD if far else now
+                # The first are sent while others are written.
+                for _ in range(min(free, _GROUP) if far else free):
+                    if not waiting or waiting[0][0] > horizon:
                         break
                     self._gating.append(heapq.heappop(waiting)[2])
             return reports, list(self._gating)
@@ -228,7 +262,8 @@ class Recorder:
             return {}
         started = Counter(run.pool for run in self._started.values())
         return {
-            pool: size + self._window(pool) - started[pool] for pool, size in self._open_pools()
+            pool: size + self._window(pool) - started[pool] - self._sent[pool]
+            for pool, size in self._open_pools()
         }
 
     def _window(self, pool: str) -> int:
@@ -242,21 +277,26 @@ class Recorder:
         """Commit one group. What fails to commit stays where it is and is tried again."""
         doubted = frozenset(self._doubted)
         self._doubted |= {run.id for run, _ in reports} | {run.id for run in ready}
-        released = list(self._released)
+        released, refused = list(self._released), list(self._refused)
+        far = [run for run in ready if run.pool in self._remote]
+        near = [run for run in ready if run.pool not in self._remote]
         with self._store.write() as connection:
             now = self._clock.read(connection)
-            early = [run for run in ready if run.due is not None and run.due > now]
+            early = [run for run in near if run.due is not None and run.due > now]
             lease_until = self._lease_until()
             finished = run_rows.finish(connection, reports, now, lease_until, doubted)
             cancels.free_slots(connection, released)
             started, others = run_rows.gate(
                 connection,
-                [run for run in ready if run not in early],
+                [run for run in near if run not in early],
                 now,
                 lease_until,
                 doubted,
             )
-            kept = {run.id for run in started + others + early}
+            lease_now = self._clock.lease_now()
+            sent = dispatch_rows.dispatch(connection, far, lease_now, self._remote)
+            back = dispatch_rows.hand_back(connection, refused, now)
+            kept = {run.id for run in started + others + early + sent}
             gone = [run for run in ready if run.id not in kept]
             ends = run_rows.lock(connection, (run.id for run in gone))
         self._doubted.clear()
@@ -266,10 +306,10 @@ class Recorder:
             self._doubted |= {run.id for run in late}
         again = [run for run in finished.values() if run.state is State.CLAIMED]
         with self._lock:
-            for _ in reports:
-                self._reports.popleft()
-            for _ in released:
-                self._released.popleft()
+            _take_off(self._reports, reports)
+            _take_off(self._released, released)
+            _take_off(self._refused, refused)
+            self._sent.update(run.pool for run in sent)
             self._gating.clear()
             for run in early + late + again:
                 self._await(run)
@@ -277,9 +317,12 @@ class Recorder:
                 if run.state is State.CLAIMED:  # its slot is taken
                     self._await(run, now + _LOOK_AGAIN)
             self._started.update(((run.id, run.fence), run) for run in started)
-        for run in started:
+        for run in started + sent:
             self._start(run)
+        waits = {run.id for run in early + late}
+        self._settled([run for run in ready + [r for r, *_ in refused] if run.id not in waits])
         self._observe(reports, finished, started, others)
+        self._observe_far(sent, back)
         for run in gone:  # rescued from this node before it could start, or cancelled
             self._ended(ends.get(run.id, run))
 
@@ -304,6 +347,12 @@ class Recorder:
         for run in started:
             self._observer.put("run_started", run=run)
 
+    def _observe_far(self, sent: Iterable[Run], back: Iterable[Run]) -> None:
+        for run in sent:
+            self._observer.put("run_dispatched", run=run)
+        for run in back:
+            self._observer.put("run_handed_back", run=run)
+
     def _observe_finish(self, run: Run, report: Report) -> None:
         if report.retry_after is not None:
             if run.state in {State.PENDING, State.CLAIMED}:
@@ -325,13 +374,19 @@ class Recorder:
             if first is None or self._closed:
                 return None
             until = (first - self._clock.reached()).total_seconds()
+            until -= _AHEAD.total_seconds() if self._remote else 0.0
         # At zero there is no room: a report or a renewed lease wakes us, or this does.
         return min(until, _LONGEST_WAIT_S) if until > 0 else WINDOW_S
 
     def flush(self) -> None:
         """Write all reports that have come in."""
-        while self._reports or self._released:
+        while self._reports or self._released or self._refused:
             self.step()
+
+
+def _take_off(queue: deque[_T], written: Sequence[_T]) -> None:
+    for _ in written:
+        queue.popleft()
 
 
 def cancelled(run: Run, now: datetime, why: str) -> Report:

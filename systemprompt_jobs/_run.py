@@ -58,7 +58,8 @@ class Attempt:
     """One call of a job's function for a run: what executors know as `interfaces.Attempt`.
 
     `began` is called when the call begins, and `ended` receives its report. `said` takes what the
-    function says meanwhile, and `middleware` is what plugins wrap around it.
+    function says meanwhile, and `middleware` is what plugins wrap around it. `refused` is told why
+    the run cannot be sent.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class Attempt:
         ended: Callable[[Report], None] = lambda _: None,
         said: Voice | None = None,
         middleware: Middleware | None = None,
+        refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.run = run
+        self.refused = refused
         self.job = plan.job
         self.config = plan.config
         self.ended = ended

@@ -93,7 +93,7 @@ BUILT_IN = ("intervals", "threads", "coroutines", "processes", "logs")
 
 _number = attrgetter("id")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:\s", re.ASCII)
-_OPEN = (State.PENDING, State.CLAIMED, State.RUNNING)
+_OPEN = (State.PENDING, State.CLAIMED, State.DISPATCHED, State.RUNNING)
 _TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
 
 
@@ -245,6 +245,35 @@ class Runtime:
             self.stop(timedelta(0))
             raise
 
+    def work(self, pools: Mapping[str, Mapping[str, Any]]) -> None:
+        """Start as a worker: run what `take` is told, and claim nothing.
+
+        For plugins whose executors are `remote`. `pools` names the executor here of each pool
+        that runs come from, as `scheduler.executors` does: `{"big": {"kind": "processes"}}`.
+        Raises ConfigurationError and StoreError; then nothing has started.
+        """
+        from ._pools import make_worker_executors
+
+        local = dataclasses.replace(self.settings, executors=pools)
+        live = self._live_node(make_worker_executors(self._manager, local, self._origin))
+        try:
+            live.start_working()
+        except BaseException:
+            self.stop(timedelta(0))
+            raise
+
+    def take(self, run: int, fence: int, pool: str, settled: Callable[[], None]) -> None:
+        """Have a worker run what was sent to it as (run, fence), by its executor for `pool`.
+
+        Returns at once; any thread may call. `settled` is called, on some thread, when the
+        message is done with: the function has started, or will not start here, because the run
+        was cancelled, sent again, or begun by another worker.
+        Raises UsageError where `work` was not called.
+        """
+        if self._live is None:
+            raise UsageError("this runtime is no worker")
+        self._live.take(run, fence, pool, settled)
+
     def reload(self) -> tuple[Problem, ...]:
         """Read the configuration again and go on by it, in this process; running runs go on.
 
@@ -330,6 +359,7 @@ class Runtime:
         Raises UnknownJobError, AmbiguousJobError, ParameterError, UsageError for a degraded
         job, and StoreError; then nothing has run here. Only if the connection broke twice while
         the run was being recorded, it may be on record, and other schedulers run it in the end.
+        They also run what could not be sent to a worker: it is returned as it is, `pending`.
         """
         return self._run_here(self._wanted(names, parameters, enforce, at), who)
 
@@ -508,13 +538,13 @@ class Runtime:
             raise ParameterError(f"{plan.id}: {error}") from None
         return values
 
-    def _live_node(self) -> LiveNode:
+    def _live_node(self, executors: Mapping[str, Executor] | None = None) -> LiveNode:
         from ._node import LiveNode
         from ._prune import Retention
 
         if self._live is not None:
             raise UsageError("this runtime is running already")
-        executors = self._new_executors()
+        executors = self._new_executors() if executors is None else executors
         self._store.prepare()
         self._live = LiveNode(
             self._store,
@@ -908,7 +938,7 @@ class Runtime:
             return queries.history(connection, ids, states, limit, wanted)
 
     def nodes(self, gone: timedelta = timedelta(days=1)) -> list[NodeOverview]:
-        """Return the live schedulers, oldest first, and those that went within `gone`."""
+        """Return the live schedulers and workers, oldest first, and what went within `gone`."""
         from . import _look
 
         if not self._readable():
@@ -1067,7 +1097,7 @@ class Runtime:
         counts: Mapping[str, int] = {}
         waiting: Sequence[datetime] = ()
         if self._readable():
-            running = self.history(states=[State.RUNNING, RETRYING], limit=100)
+            running = self.history(states=[State.RUNNING, State.DISPATCHED, RETRYING], limit=100)
             troubled = self.history(states=_TROUBLE, limit=5)
             nodes, counts, waiting = tuple(self.schedulers()), self.counts(), self._waiting()
         return SchedulerOverview(
@@ -1087,6 +1117,15 @@ class Runtime:
             waiting_since=min(waiting, default=None),
         )
 
+    def dispatched(self) -> Mapping[str, int]:
+        """Return how many runs of each pool were sent and wait for a worker."""
+        from ._store import dispatch
+
+        if not self._readable():
+            return {}
+        with self._store.read() as connection:
+            return dispatch.under_way(connection)
+
     def schedulers(self, job: str | None = None) -> list[NodeOverview]:
         """Return the live schedulers, or those of them that have the job of this id."""
         from ._store import nodes, queries
@@ -1096,7 +1135,8 @@ class Runtime:
         with self._store.read() as connection:
             live = nodes.live(connection, *self._lease_now(connection))
             having = None if job is None else queries.sets_with(connection, job)
-        return [_node_overview(row) for row in live if having is None or row.job_set in having]
+        schedulers = [row for row in live if row.kind == "scheduler"]
+        return [_node_overview(r) for r in schedulers if having is None or r.job_set in having]
 
     def counts(self, since: timedelta = timedelta(days=1)) -> Mapping[str, int]:
         """Return how many runs and ticks were recorded within this time, by state."""
@@ -1143,6 +1183,7 @@ def _node_overview(row: Any) -> NodeOverview:
         row.heartbeat,
         strays=row.strays,
         problem=row.problem,
+        kind=row.kind,
     )
 
 

@@ -511,6 +511,35 @@ def run_rescued(run: Run) -> None:
 
 
 @hookspec
+def run_dispatched(run: Run) -> None:
+    """Observe that a run is being sent to the workers of its pool.
+
+    Called by the node that sends it. `run_started` follows on the worker that begins it.
+
+    Example::
+
+        @hookimpl
+        def run_dispatched(run):
+            SENT.labels(run.pool).inc()
+    """
+
+
+@hookspec
+def run_handed_back(run: Run) -> None:
+    """Observe that a run could not be sent, or was sent to a worker that cannot run it.
+
+    It waits for a node again, `pending` under a higher fence, at no cost. `run.message` says why,
+    `run.reason` is `not sent` or `no plugin`. Called where that was noticed.
+
+    Example::
+
+        @hookimpl
+        def run_handed_back(run):
+            page(f"{run.job_id} waits: {run.message}")
+    """
+
+
+@hookspec
 def run_finished(run: Run, report: Report | None) -> None:
     """Observe any end of a run that had started, right after the hook of that end.
 

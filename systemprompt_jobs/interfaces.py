@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from .model import Job, Report, Run
 
@@ -104,13 +104,16 @@ class Attempt(Protocol):
     def ended(self, report: Report) -> None:
         """Hand in what the attempt ended in, once. Any thread may call."""
 
+    def refused(self, why: str) -> None:
+        """Give the run back, since it could not be sent. Only for executors that are `remote`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an executor can promise.
 
-    `kills`: an interrupted attempt has really ended when it is reported. `remote`: functions run
-    under other nodes' leases. `asynchronous`: it runs `async def` functions in one event loop.
+    `kills`: an interrupted attempt has really ended when it is reported. `remote`: it is a
+    `RemoteExecutor`, whose functions run on other nodes. `asynchronous`: it runs `async def` functions in one event loop.
     `by_name`: functions run in other processes, which find them through their plugin's name.
     """
 
@@ -144,6 +147,29 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Accept no more attempts; return without waiting for what still runs."""
+
+
+class RemoteExecutor(Executor, Protocol):
+    """Sends runs to workers: nodes that run what they are sent, and claim nothing.
+
+    `submit` is called after the commit that made the run `dispatched`. All that has to reach the
+    worker is `(run.id, run.fence)`, for its `Runtime.take`: it reads the rest from the database,
+    passes the gate there, and records what comes of it. So nothing is to be handed in here, and
+    a message may be lost, late or doubled. What cannot be sent is given back by
+    `attempt.refused`. `size` is how many runs of the pool may wait for a worker; `interrupt` is
+    never called. `close` returns when all that was submitted is sent or refused.
+    """
+
+    @property
+    def deadline(self) -> timedelta:
+        """How long a run may wait for a worker before it is sent again.
+
+        Twice as long each further time, up to an hour.
+        """
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be sent at present, empty if it can: then runs wait as `pending`."""
 
 
 class Clock(Protocol):

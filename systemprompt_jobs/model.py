@@ -30,6 +30,7 @@ class State(StrEnum):
 
     PENDING = "pending"
     CLAIMED = "claimed"
+    DISPATCHED = "dispatched"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -406,7 +407,7 @@ class Run:
     @property
     def status(self) -> str:
         """The state, or `retrying` while the run waits for its next attempt."""
-        waits = self.attempt and self.state in {State.PENDING, State.CLAIMED}
+        waits = self.attempt and self.state in {State.PENDING, State.CLAIMED, State.DISPATCHED}
         return RETRYING if waits else self.state
 
     @property
@@ -640,7 +641,7 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class NodeOverview:
-    """A scheduler node; `heartbeat` is when it last said that it lives.
+    """A scheduler node, or by its `kind` a `worker`; `heartbeat`: when it last said that it lives.
 
     `state` is `live`, `left` (by itself) or `died`. `clock_offset` is how far its clock is ahead
     of the database's, None where one clock is all there is. `jobs` is how many jobs it has,
@@ -661,6 +662,7 @@ class NodeOverview:
     lacks: tuple[str, ...] = ()
     strays: int = 0
     problem: str = ""
+    kind: str = "scheduler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -694,7 +696,7 @@ class JobStats:
     @property
     def runs(self) -> int:
         """How many have started and ended."""
-        never = ("pending", "claimed", "running", "skipped", "missed")
+        never = ("pending", "claimed", "dispatched", "running", "skipped", "missed")
         return sum(number for state, number in self.counts.items() if state not in never)
 
     @property

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..model import Run
 
-_UNSTARTED = frozenset({State.PENDING, State.CLAIMED})
+_UNSTARTED = frozenset({State.PENDING, State.CLAIMED, State.DISPATCHED})
 
 
 def cancel(connection: Connection, ids: Iterable[int], why: str, now: datetime) -> list[Run]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
 
+_AT_WORK = node.c.kind.in_(("scheduler", "worker"))
+
+
 def join(connection: Connection, values: dict[str, Any]) -> None:
     """Add a node. Keys: all columns but `stopped`."""
     connection.execute(insert(node).values(values))
@@ -62,10 +65,10 @@ def has_stopped(connection: Connection, node_id: str) -> bool:
 
 
 def silent(connection: Connection, lease_now: int, boot: str) -> list[tuple[Node, int]]:
-    """Return the schedulers, each with its lease, whose lease has run out and who never left."""
+    """Return the schedulers and workers, each with its lease, whose lease has run out and who never left."""
     rows = connection.execute(
         select(node).where(
-            node.c.kind == "scheduler",
+            _AT_WORK,
             node.c.stopped.is_(None),
             or_(node.c.lease_until < lease_now, node.c.boot != boot),
         )
@@ -91,12 +94,12 @@ def bury(connection: Connection, dead: Iterable[tuple[Node, int]], now: datetime
 
 
 def gone(connection: Connection, lease_now: int, boot: str, since: datetime) -> list[Any]:
-    """Return the rows of schedulers that are not live and were heard of since, newest first."""
+    """Return the rows of schedulers and workers that went, and were heard of since, newest first."""
     return list(
         connection.execute(
             select(node)
             .where(
-                node.c.kind == "scheduler",
+                _AT_WORK,
                 node.c.heartbeat >= since,
                 or_(
                     node.c.stopped.is_not(None),
@@ -151,20 +154,18 @@ def leave(connection: Connection, node_id: str, now: datetime) -> None:
 
 
 def live(connection: Connection, lease_now: int, boot: str) -> list[Any]:
-    """Return the rows of scheduler nodes whose lease has not run out, oldest first."""
-    return list(
-        connection.execute(select(node).where(is_live(lease_now, boot)).order_by(node.c.started))
-    )
+    """Return the rows of schedulers and workers whose lease has not run out, oldest first."""
+    live = and_(_AT_WORK, _holds(lease_now, boot))
+    return list(connection.execute(select(node).where(live).order_by(node.c.started)))
 
 
 def is_live(lease_now: int, boot: str) -> ColumnElement[bool]:
     """Say that a node is a scheduler which has not stopped and whose lease has not run out."""
-    return and_(
-        node.c.kind == "scheduler",
-        node.c.stopped.is_(None),
-        node.c.lease_until >= lease_now,
-        node.c.boot == boot,
-    )
+    return and_(node.c.kind == "scheduler", _holds(lease_now, boot))
+
+
+def _holds(lease_now: int, boot: str) -> ColumnElement[bool]:
+    return and_(node.c.stopped.is_(None), node.c.lease_until >= lease_now, node.c.boot == boot)
 
 
 def is_unburied(boot: str) -> ColumnElement[bool]:

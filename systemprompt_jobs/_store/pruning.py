@@ -38,7 +38,7 @@ Bounds = list[tuple[str, int]]
 _JOBS = 500
 """Jobs per reading statement."""
 
-_ALIVE = (State.PENDING, State.CLAIMED, State.RUNNING, "dispatched")
+_ALIVE = (State.PENDING, State.CLAIMED, State.RUNNING, State.DISPATCHED)
 
 
 def first_young_run(connection: Connection, cutoff: datetime) -> int:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _PENDING = text("jobs_run.state = 'pending'")
 """Spelt out, so that the partial index of it is used."""
 
-_RETRYING = and_(run.c.state.in_((State.PENDING, State.CLAIMED)), run.c.attempt > 0)
+_RETRYING = and_(
+    run.c.state.in_((State.PENDING, State.CLAIMED, State.DISPATCHED)), run.c.attempt > 0
+)
 _OPEN = {State.PENDING, State.CLAIMED, State.RUNNING, RETRYING}
 _TROUBLED = {State.FAILED, "timed_out", State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED}
 

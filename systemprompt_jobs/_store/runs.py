@@ -71,6 +71,9 @@ PENDING = text("jobs_run.state = 'pending'")
 IN_TURN = "catch-up"
 """The reason of a pending tick that waits until the ones before it have ended."""
 
+_UNSTARTED = frozenset({State.CLAIMED, State.DISPATCHED})
+"""Held, and no function was called yet."""
+
 _CHUNK = 500
 """Ids per statement: far below SQLite's limit of 32,766 variables."""
 
@@ -168,11 +171,11 @@ def gate(
     lease_until: int,
     doubted: AbstractSet[int] = frozenset(),
 ) -> tuple[list[Run], list[Run]]:
-    """Let runs that this node has claimed start: (started, others as they stand now).
+    """Let runs start that this node has claimed, or was sent: (started, others as they stand now).
 
     The others are `skipped` for overlap, or wait for a slot: ticks `pending` for any node, the
     rest `claimed` as before, since they belong to this one. A run that is no longer claimed by
-    this node under this fence is in neither list. The attempt is recorded and the slots are taken
+    this node, or `dispatched`, under this fence is in neither list. The attempt is recorded and the slots are taken
     in the same transaction. `doubted` are runs whose gate was sent before and never answered:
     what is on record is read back for them.
     """
@@ -181,7 +184,7 @@ def gate(
         wanted
         for wanted in runs
         if wanted.id in found
-        and found[wanted.id].state == State.CLAIMED
+        and found[wanted.id].state in _UNSTARTED
         and found[wanted.id].fence == wanted.fence
     ]
     done = _gated_before(connection, [r for r in runs if r.id in doubted], found)
@@ -216,13 +219,13 @@ def _started(r: Run, now: datetime) -> Run:
 def _kept_out(r: Run, verdict: Verdict, now: datetime) -> Run:
     if verdict is Verdict.SKIP:
         return replace(r, state=State.SKIPPED, reason="overlap", finished=now)
-    if r.trigger is not Trigger.SCHEDULE:
+    if r.trigger is not Trigger.SCHEDULE and r.state is State.CLAIMED:
         return replace(r, reason=verdict.value)
     return replace(r, state=State.PENDING, reason=verdict.value, fence=r.fence + 1, node="")
 
 
 def _write_started(connection: Connection, started: Sequence[Run], lease_until: int) -> None:
-    columns = ("state", "reason", "attempt", "started")
+    columns = ("state", "reason", "attempt", "started", "node")
     rows = [(*(getattr(r, name) for name in columns), lease_until, r.id) for r in started]
     update_many(connection, run, ("id",), (*columns, "lease_until"), rows)
     again = [("", None, None, "", r.id) for r in started if r.attempt > 1]
@@ -439,7 +442,7 @@ def renew(connection: Connection, held: Sequence[tuple[int, int]], lease_until: 
 
 
 def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: datetime) -> None:
-    """Make claimed runs pending again under a higher fence: any node may take them."""
+    """Make unstarted runs pending again under a higher fence: any node may take them."""
     if runs:
         announce(connection)
         connection.execute(
@@ -447,7 +450,7 @@ def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: date
             .where(
                 run.c.id == bindparam("key"),
                 run.c.fence == bindparam("key_fence"),
-                run.c.state == State.CLAIMED,
+                or_(run.c.state == State.CLAIMED, run.c.state == State.DISPATCHED),
             )
             .values(
                 state=State.PENDING,
@@ -610,6 +613,7 @@ def rescue(
     dead = list(lock(connection, unchanged).values())
     movable = [r for r in dead if r.trigger is not Trigger.STARTUP]
     unstarted = [r for r in movable if r.state is State.CLAIMED]
+    unstarted += [r for r in dead if r.state is State.DISPATCHED]  # no node had it
     give_back(connection, [(r.id, r.fence) for r in unstarted], now)
     left = [
         r
@@ -670,11 +674,11 @@ def skip_unstarted(
         open_ = open_.where(run.c.tick_at > after)
     ids = [id_ for id_, job_id in connection.execute(open_) if job_id in job_ids]
     found = lock(connection, ids).values()
-    waiting = [r for r in found if r.state in {State.CLAIMED, State.PENDING}]
+    waiting = [r for r in found if r.state in {*_UNSTARTED, State.PENDING}]
     retries = [
         r
         for r in waiting
-        if r.attempt and r.state is State.CLAIMED and r.trigger is not Trigger.STARTUP
+        if r.attempt and r.state in _UNSTARTED and r.trigger is not Trigger.STARTUP
     ]
     give_back(connection, [(r.id, r.fence) for r in retries], now)
     skipped = [

@@ -175,6 +175,13 @@ def run_rescued(run: Run) -> None:
 
 
 @observe
+def run_handed_back(run: Run) -> None:
+    """Log it."""
+    why = {"reason": run.reason, "message": run.message}
+    _log.warning("run_handed_back", **_run_fields(run), **why)
+
+
+@observe
 def run_fenced(run: Run, report: Report) -> None:
     """Log it."""
     _log.warning("run_fenced", **_end_fields(run, report))

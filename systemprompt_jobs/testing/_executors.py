@@ -6,7 +6,8 @@ import itertools
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -15,9 +16,11 @@ from systemprompt_jobs.model import State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
-    from systemprompt_jobs.interfaces import Attempt, Executor
+    from systemprompt_jobs.interfaces import Attempt, Executor, RemoteExecutor
+
+from ._recorded import RecordedBench, write_project
+from ._voices import HeardVoice
 
 JOBS = "systemprompt_jobs.testing.jobs"
 
@@ -39,6 +42,9 @@ class ExecutorContract:
     fresh executor of a size from 2 to 5. The fixture `origin` holds what `make_executor` is given
     under that name. Each test closes the executor.
 
+    Of a remote executor the fixture `size` is the size of its worker, which `executor` starts:
+    `Runtime(**origin)` at `work` for the pool `default`.
+
     Example::
 
         class TestGreenlets(ExecutorContract):
@@ -58,15 +64,27 @@ class ExecutorContract:
         }
 
     @pytest.fixture
+    def size(self, executor: Executor) -> int:
+        """Return how many functions run at once."""
+        return executor.size
+
+    @pytest.fixture
     def bench(
-        self, origin: Mapping[str, Any], executor: Executor, tmp_path: Path
-    ) -> Iterator[_Bench]:
+        self, origin: Mapping[str, Any], executor: Executor, size: int, tmp_path: Path
+    ) -> Iterator[_Bench | RecordedBench]:
         """Yield what these tests submit attempts with."""
-        bench = _Bench(Runtime(**origin), executor, tmp_path)
+        bench: _Bench | RecordedBench
+        if executor.capabilities.remote:
+            write_project(Path(origin["root"]))
+            bench = RecordedBench(origin, cast("RemoteExecutor", executor), size, tmp_path)
+        else:
+            bench = _Bench(Runtime(**origin), executor, tmp_path)
         yield bench
         bench.close()
 
-    def test_each_attempt_is_reported_once_with_what_it_ended_in(self, bench: _Bench) -> None:
+    def test_each_attempt_is_reported_once_with_what_it_ended_in(
+        self, bench: _Bench | RecordedBench
+    ) -> None:
         runs = [bench.submit("say", text=f"number {n}") for n in range(3 * bench.size)]
         reports = bench.reports(len(runs))
         assert {run: report.message for run, report in reports.items()} == {
@@ -74,7 +92,9 @@ class ExecutorContract:
         }
         assert {report.outcome for report in reports.values()} == {State.SUCCEEDED}
 
-    def test_as_many_run_at_once_as_its_size_and_no_more(self, bench: _Bench) -> None:
+    def test_as_many_run_at_once_as_its_size_and_no_more(
+        self, bench: _Bench | RecordedBench
+    ) -> None:
         for _ in range(2 * bench.size):
             bench.hold()
         bench.until_running(bench.size)
@@ -97,7 +117,9 @@ class ExecutorContract:
         said = bench.submit("say", text="still here")
         assert bench.reports(1)[said].message == "still here"
 
-    def test_what_it_says_comes_to_the_attempt_before_its_report(self, bench: _Bench) -> None:
+    def test_what_it_says_comes_to_the_attempt_before_its_report(
+        self, bench: _Bench | RecordedBench
+    ) -> None:
         run = bench.submit("tell")
         assert bench.reports(1)[run].outcome == State.SUCCEEDED
         said = bench.voices[run]
@@ -106,7 +128,7 @@ class ExecutorContract:
         assert [line for line in said.lines if line.endswith("warning told rows=3")]
         assert len(said.lines) == 1
 
-    def test_a_huge_message_is_cut(self, bench: _Bench) -> None:
+    def test_a_huge_message_is_cut(self, bench: _Bench | RecordedBench) -> None:
         run = bench.submit("say", text="x", times=50_000_000)
         report = bench.reports(1)[run]
         assert report.outcome == State.SUCCEEDED
@@ -131,7 +153,7 @@ class ExecutorContract:
         assert reports[said].message == "still here"
         assert {report.outcome for report in reports.values()} == {State.SUCCEEDED}
 
-    def test_attempts_may_come_from_many_threads(self, bench: _Bench) -> None:
+    def test_attempts_may_come_from_many_threads(self, bench: _Bench | RecordedBench) -> None:
         def submit() -> None:
             for _ in range(_EACH):
                 bench.submit("say", text="x")
@@ -143,68 +165,56 @@ class ExecutorContract:
         for thread in threads:
             thread.join()
 
-    def test_no_report_is_lost_when_it_is_closed(self, bench: _Bench) -> None:
+    def test_no_report_is_lost_when_it_is_closed(self, bench: _Bench | RecordedBench) -> None:
         runs = [bench.hold() for _ in range(2 * bench.size)]
         bench.until_running(bench.size)
-        bench.executor.close()
+        bench.stop_taking()
         bench.release()
         reports = bench.reports(len(runs))
         assert {report.outcome for report in reports.values()} == {State.SUCCEEDED}
 
-    def test_it_ends_an_interrupted_attempt_if_it_says_that_it_kills(self, bench: _Bench) -> None:
+    def test_it_ends_an_interrupted_attempt_if_it_says_that_it_kills(
+        self, bench: _Bench | RecordedBench
+    ) -> None:
         run = bench.hold()
         bench.until_running(1)
-        bench.executor.interrupt(bench.attempts[run])
-        if not bench.executor.capabilities.kills:
+        bench.interrupt(run)
+        if not bench.kills:
             bench.release()
         report = bench.reports(1)[run]
-        if bench.executor.capabilities.kills:
+        if bench.kills:
             assert report.outcome != State.SUCCEEDED
 
-    def test_an_interrupted_attempt_gives_its_place_back(self, bench: _Bench) -> None:
+    def test_an_interrupted_attempt_gives_its_place_back(
+        self, bench: _Bench | RecordedBench
+    ) -> None:
         runs = [bench.hold() for _ in range(bench.size)]
         bench.until_running(bench.size)
         for run in runs:
-            bench.executor.interrupt(bench.attempts[run])
+            bench.interrupt(run)
         said = bench.submit("say", text="next")
         while said not in bench.seen:
             bench.reports(1)
         bench.release()
         bench.reports(len({*runs, said} - bench.seen.keys()))
 
-    def test_one_that_is_interrupted_while_it_waits_is_reported_too(self, bench: _Bench) -> None:
+    def test_one_that_is_interrupted_while_it_waits_is_reported_too(
+        self, bench: _Bench | RecordedBench
+    ) -> None:
         for _ in range(bench.size):
             bench.hold()
         bench.until_running(bench.size)
         waiting = bench.hold()
-        bench.executor.interrupt(bench.attempts[waiting])
+        bench.interrupt(waiting)
         bench.release()
         assert waiting in bench.reports(bench.size + 1)
 
-    def test_to_interrupt_what_has_ended_does_nothing(self, bench: _Bench) -> None:
+    def test_to_interrupt_what_has_ended_does_nothing(self, bench: _Bench | RecordedBench) -> None:
         run = bench.submit("say", text="x")
         bench.reports(1)
-        bench.executor.interrupt(bench.attempts[run])
+        bench.interrupt(run)
         said = bench.submit("say", text="next")
         assert bench.reports(1)[said].outcome == State.SUCCEEDED
-
-
-class _Voice:
-    """Remembers what an attempt says."""
-
-    def __init__(self) -> None:
-        self.progressed: list[tuple[float, float | None, str]] = []
-        self.lines: list[str] = []
-        self.notes: dict[str, str | float] = {}
-
-    def progress(self, done: float, total: float | None, message: str) -> None:
-        self.progressed.append((done, total, message))
-
-    def output(self, text: str) -> None:
-        self.lines += text.split("\n")
-
-    def annotate(self, values: Mapping[str, str | float]) -> None:
-        self.notes.update(values)
 
 
 class _Bench:
@@ -213,8 +223,9 @@ class _Bench:
     def __init__(self, runtime: Runtime, executor: Executor, folder: Path) -> None:
         self.executor = executor
         self.size = executor.size
+        self.kills = executor.capabilities.kills
         self.attempts: dict[int, Attempt] = {}
-        self.voices: dict[int, _Voice] = {}
+        self.voices: dict[int, HeardVoice] = {}
         self.seen: dict[int, Report] = {}
         self._runtime = runtime
         self._folder = folder
@@ -232,7 +243,7 @@ class _Bench:
             attempt=1,
             parameters=parameters,
         )
-        self.voices[run.id] = voice = _Voice()
+        self.voices[run.id] = voice = HeardVoice()
         attempt = self._runtime.attempt(
             run, lambda report: self._reports.put((run.id, report)), voice
         )
@@ -251,6 +262,14 @@ class _Bench:
     def release(self) -> None:
         """Let all of them end."""
         (self._folder / "release").touch()
+
+    def interrupt(self, run: int) -> None:
+        """End an attempt early."""
+        self.executor.interrupt(self.attempts[run])
+
+    def stop_taking(self) -> None:
+        """Close the executor."""
+        self.executor.close()
 
     def reports(self, count: int) -> Mapping[int, Report]:
         """Return the next reports. None may be one of a run that was reported before."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MARKS = {
     "pending": "·",
     "claimed": "·",
+    "dispatched": "→",
     "running": "▶",
     "succeeded": "✓",
     "retried": "↻",

@@ -75,7 +75,11 @@ class Look:
         took = time.perf_counter() - began
         self._learn(jobs)
         yield _one("database_look_seconds", "How long this page waited for the database.", took)
-        yield _one("nodes", "Live schedulers of the database.", len(nodes))
+        kinds = Counter(node.kind for node in nodes)
+        yield _one("nodes", "Live schedulers of the database.", kinds["scheduler"])
+        yield _one("worker_nodes", "Live workers of the database.", kinds["worker"])
+        sent = sum(self._runtime.dispatched().values())
+        yield _one("dispatched", "Runs that were sent and wait for a worker.", sent)
         yield from _of_this(nodes)
         yield from self._waiting(backlog)
         paused = Counter(self._series.label(job.plan.id) for job in jobs if job.pause)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._session import Session
 
-_OPEN = ("pending", "claimed", "running")
+_OPEN = ("pending", "claimed", "dispatched", "running")
 _LOOK_EVERY_S = 0.5
 
 

@@ -1,4 +1,4 @@
-"""`nodes`: the schedulers of this database."""
+"""`nodes`: the schedulers and workers of this database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SHOWN = 5
 @as_json
 @click.pass_obj
 def command(session: Session, gone: str, as_json: bool) -> None:
-    """Show the live schedulers, and those that went lately."""
+    """Show the live schedulers and workers, and those that went lately."""
     age = duration("--gone", gone)
     nodes = session.runtime().nodes(age)
     if as_json:
@@ -57,6 +57,7 @@ def _answer(node: NodeOverview) -> dict[str, Any]:
     return {
         "id": node.id,
         "state": node.state,
+        "kind": node.kind,
         "version": node.version,
         "workers": node.workers,
         "started": node.started,
@@ -84,7 +85,7 @@ def _row(node: NodeOverview, present: datetime) -> tuple[Cell | str, ...]:
     end = present if node.state == "live" else node.heartbeat
     return (
         node.id,
-        Cell(node.state, _STYLES[node.state]),
+        Cell(f"{node.state}{_kind(node)}", _STYLES[node.state]),
         node.version,
         took(max(end - node.started, timedelta(0))),
         relative(min(node.heartbeat, present), present),
@@ -92,6 +93,10 @@ def _row(node: NodeOverview, present: datetime) -> tuple[Cell | str, ...]:
         str(node.jobs),
         _offset(node.clock_offset),
     )
+
+
+def _kind(node: NodeOverview) -> str:
+    return "" if node.kind == "scheduler" else f" {node.kind}"
 
 
 def _offset(offset: timedelta | None) -> str:

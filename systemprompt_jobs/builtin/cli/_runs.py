@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STATES = {
     "pending": ("·", "dim"),
     "claimed": ("·", "dim"),
+    "dispatched": ("→", "dim"),
     "retrying": ("↻", "yellow"),
     "running": ("▶", "cyan"),
     "succeeded": ("✓", "green"),

@@ -103,6 +103,7 @@ def _answer(overview: SchedulerOverview) -> dict[str, Any]:
 def _node_shape(node: NodeOverview) -> dict[str, Any]:
     return {
         "id": node.id,
+        "kind": node.kind,
         "version": node.version,
         "workers": node.workers,
         "started": node.started,
@@ -173,8 +174,12 @@ def _nodes(overview: SchedulerOverview) -> str:
         return "switched off: scheduler.enabled is false"
     if not overview.nodes:
         return "none live; start one: systemprompt infra jobs serve"
-    names = listed(f"{one_line(node.id)}{_strays(node)}" for node in overview.nodes)
+    names = listed(f"{one_line(node.id)}{_kind(node)}{_strays(node)}" for node in overview.nodes)
     return f"{counted(len(overview.nodes), 'live node')}: {names}"
+
+
+def _kind(node: NodeOverview) -> str:
+    return "" if node.kind == "scheduler" else f" ({node.kind})"
 
 
 def _strays(node: NodeOverview) -> str:

@@ -1,0 +1,116 @@
+"""Real schedulers, workers and brokers are killed; the checker of the fault tests judges."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+from systemprompt_jobs_celery._sender import Sender
+
+from systemprompt_jobs import Runtime
+from systemprompt_jobs.model import State
+from tests.faults.cluster import PATIENCE_S, Cluster, wait_for
+
+
+@pytest.fixture
+def new_cluster(tmp_path):
+    made = []
+
+    def new(url, **executor):
+        default = {"kind": "celery", "queue": tmp_path.name, "size": 4, "deadline": "2s"}
+        pools = {"default": default | {"worker": {"kind": "threads"}} | executor}
+        root = tmp_path / "project"
+        root.mkdir()
+        made.append(Cluster(root, url, executors=pools))
+        return made[-1]
+
+    yield new
+    for cluster in made:
+        cluster.close()
+
+
+def worker(cluster, **environ):
+    node = cluster.launch("worker", SYSTEMPROMPT_PLUGINS="celery", **environ)
+    node.wait_for("worker_listens")
+    return node
+
+
+def scheduler(cluster):
+    return cluster.start(SYSTEMPROMPT_PLUGINS="celery")
+
+
+def test_no_tick_is_lost_or_run_twice_when_workers_schedulers_and_the_broker_die(
+    new_cluster, postgresql, rabbitmq
+):
+    cluster = new_cluster(postgresql, broker=rabbitmq.url)
+    victim = worker(cluster, FAULTS_AT="mid_run:3:SIGKILL")
+    stopped = worker(cluster)
+    first, _ = scheduler(cluster), scheduler(cluster)
+    wait_for(lambda: not victim.alive, "a worker dies in the middle of a run")
+    cluster.wait_for_starts(3)
+    rabbitmq.stop()
+    first.end(signal.SIGKILL)
+    rabbitmq.start()
+    cluster.wait_for_starts(3)
+    worker(cluster)
+    assert stopped.end(signal.SIGTERM) == 0
+    cluster.wait_for_starts(5)
+    assert cluster.verdict() == []
+    assert cluster.states()["succeeded"] > 10
+
+
+@contextmanager
+def celery(root, *options):
+    """Run `celery -A systemprompt_jobs_celery worker`."""
+    environ = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("SYSTEMPROMPT_")},
+        "SYSTEMPROMPT_PLUGINS": "celery",
+        "SYSTEMPROMPT_ROOT": str(root),
+    }
+    command = ("-m", "celery", "-A", "systemprompt_jobs_celery", "worker", *options)
+    with (root / "celery.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, *command], env=environ, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def test_a_plain_celery_worker_runs_what_is_sent_and_refuses_a_second_time(tmp_path, redis):
+    executor = {"kind": "celery", "broker": redis.url, "queue": tmp_path.name, "size": 1}
+    executor |= {"worker": {"kind": "threads"}, "deadline": "60s"}
+    entries = [{"extension": "jobs", "job": "say", "overlap": "allow"}]
+    scheduler = {"executors": {"default": executor}, "jobs": entries}
+    scheduler |= {"local_plugins": ["jobs.py"]}
+    (tmp_path / "services" / "scheduler").mkdir(parents=True)
+    config = tmp_path / "services" / "scheduler" / "config.yaml"
+    config.write_text(json.dumps({"scheduler": scheduler}))
+    (tmp_path / "jobs.py").write_text(
+        "from systemprompt_jobs import job\n@job\ndef say(*, text: str) -> str: return text\n"
+    )
+    (tmp_path / "jobs.py").chmod(0o644)
+    with (
+        Runtime(tmp_path, environ={"SYSTEMPROMPT_PLUGINS": "celery"}) as runtime,
+        celery(tmp_path, "--concurrency", "2"),
+    ):
+        (run,) = runtime.submit("say", parameters={"text": "here"})
+
+        def said():
+            return (tmp_path / "celery.log").read_text()[-3_000:]
+
+        wait_for(lambda: runtime.find_run(run.id).finished, "it has run: " + said())
+        found = runtime.find_run(run.id)
+        assert (found.state, found.message) == (State.SUCCEEDED, "here")
+        from systemprompt_jobs_celery._line import lines_of
+
+        Sender(lines_of(runtime, {})["default"]).send([(run.id, found.fence)])
+        (again,) = runtime.submit("say", parameters={"text": "again"})
+        wait_for(lambda: runtime.find_run(again.id).finished, "the next one has run")
+        assert len(runtime.attempts(found)) == 1
+        assert [node.kind for node in runtime.nodes()] == ["scheduler", "worker"]
