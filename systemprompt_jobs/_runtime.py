@@ -1117,15 +1117,6 @@ class Runtime:
             waiting_since=min(waiting, default=None),
         )
 
-    def dispatched(self) -> Mapping[str, int]:
-        """Return how many runs of each pool were sent and wait for a worker."""
-        from ._store import dispatch
-
-        if not self._readable():
-            return {}
-        with self._store.read() as connection:
-            return dispatch.under_way(connection)
-
     def schedulers(self, job: str | None = None) -> list[NodeOverview]:
         """Return the live schedulers, or those of them that have the job of this id."""
         from ._store import nodes, queries

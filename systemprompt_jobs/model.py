@@ -490,15 +490,16 @@ class Backlog:
     """What of one job has not ended: how many runs.
 
     `pending` wait for a node, `retrying` for their next attempt, `claimed` to be started by the
-    node that has claimed them; `running` are under way. Nodes have leases on `held` of all these; of
-    `expired` the lease has run out: they wait for rescue. `since` is when the longest waiting of
-    the pending ones was due.
+    node that has claimed them, `dispatched` to be started by a worker; `running` are under way.
+    Nodes have leases on `held` of all these; of `expired` the lease has run out: they wait for
+    rescue. `since` is when the longest waiting of the pending ones was due.
     """
 
     job_id: str
     pending: int = 0
     retrying: int = 0
     claimed: int = 0
+    dispatched: int = 0
     running: int = 0
     held: int = 0
     expired: int = 0

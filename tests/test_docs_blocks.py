@@ -45,7 +45,8 @@ NOT_RUN = {
         ),
         "shows files that import each other; test_docs_guides.py runs their tests",
     ),
-    "docs/how-to/wrap-every-attempt.md": "needs opentelemetry",
+    "docs/how-to/trace-runs.md": "shows files; test_docs_guides.py runs them",
+    "docs/how-to/wrap-every-attempt.md": "sets up opentelemetry; test_docs_guides.py runs it",
     "docs/reference/schedules.md": "interactive; calendar/test_reference.py runs it",
     "plugins/dashboard/README.md": "needs a project in /srv",
 }

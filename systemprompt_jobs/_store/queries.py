@@ -199,6 +199,7 @@ def backlog(connection: Connection, lease_now: int, boot: str) -> list[Backlog]:
             number(waits).label("pending"),
             number(and_(of.state != State.RUNNING, of.attempt > 0)).label("retrying"),
             number(and_(of.state == State.CLAIMED, of.attempt == 0)).label("claimed"),
+            number(and_(of.state == State.DISPATCHED, of.attempt == 0)).label("dispatched"),
             number(of.state == State.RUNNING).label("running"),
             number(of.over == 0).label("held"),
             number(of.over == 1).label("expired"),

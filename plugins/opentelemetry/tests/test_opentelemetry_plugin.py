@@ -229,17 +229,15 @@ def test_in_a_worker_process_spans_are_made_there_and_exported_before_it_is_kill
         "  executors: {apart: {kind: processes, size: 1}}\n"
         "  jobs: [{extension: jobs, job: works, executor: apart}]\n"
     )
-    (project / "tracing.py").write_text(
-        "import os\nif os.environ.get('CHILD') != 'no':\n    pass\n"
-    )
     (project / "tracing.py").write_text(TRACING.replace("SPANS", str(spans)))
     code = (
-        "import json, time; from systemprompt_jobs import Runtime\n"
+        "import json, time; from pathlib import Path; from systemprompt_jobs import Runtime\n"
         f"r = Runtime({str(project)!r}, environ={{'SYSTEMPROMPT_PLUGINS': 'opentelemetry'}})\n"
         "(run,) = r.run('works')\n"
         "(attempt,) = r.attempts(run)\n"
         "print(json.dumps([*attempt.annotations.items(), attempt.log]), flush=True)\n"
-        f"while open({str(spans)!r}).read().count(chr(10)) < 2: time.sleep(0.01)\n"
+        f"spans = Path({str(spans)!r})\n"
+        "while not spans.exists() or spans.read_text().count(chr(10)) < 2: time.sleep(0.01)\n"
         "import os; os._exit(0)"
     )
     result = subprocess.run(

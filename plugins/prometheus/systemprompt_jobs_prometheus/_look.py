@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ._series import Series
 
 
-WAITING = ("pending", "retrying", "claimed")
+WAITING = ("pending", "retrying", "claimed", "dispatched")
 LEASES = ("held", "expired")
 
 
@@ -78,8 +78,6 @@ class Look:
         kinds = Counter(node.kind for node in nodes)
         yield _one("nodes", "Live schedulers of the database.", kinds["scheduler"])
         yield _one("worker_nodes", "Live workers of the database.", kinds["worker"])
-        sent = sum(self._runtime.dispatched().values())
-        yield _one("dispatched", "Runs that were sent and wait for a worker.", sent)
         yield from _of_this(nodes)
         yield from self._waiting(backlog)
         paused = Counter(self._series.label(job.plan.id) for job in jobs if job.pause)
@@ -108,7 +106,7 @@ class Look:
                 counts[label, state] += getattr(job, state)
             if job.since is not None:
                 since[label] = min(job.since.timestamp(), since.get(label, math.inf))
-        help_ = "Runs that wait: for a scheduler, for their next attempt, or for their start."
+        help_ = "Runs that wait: for a scheduler, a worker, their next attempt, or their start."
         yield _each("waiting", help_, counts, "job_id", "state")
         help_ = "When the longest pending run was due."
         yield _each("waiting_since_timestamp_seconds", help_, since)

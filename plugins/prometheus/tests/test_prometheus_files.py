@@ -51,7 +51,9 @@ class Scheduler:
     def nodes(self):
         id_ = f"{_look.this_process()}ab"
         offset = timedelta(seconds=-2)
-        return [SimpleNamespace(id=id_, state="live", clock_offset=offset, strays=1)]
+        return [
+            SimpleNamespace(id=id_, state="live", kind="scheduler", clock_offset=offset, strays=1)
+        ]
 
     def observers(self):
         return Observers(7, 3, "mail: run_failed()", timedelta(seconds=9))
