@@ -50,7 +50,11 @@ class Scheduler:
 
     def nodes(self):
         id_ = f"{_look.this_process()}ab"
-        return [SimpleNamespace(id=id_, state="live", clock_offset=timedelta(seconds=-2))]
+        offset = timedelta(seconds=-2)
+        return [SimpleNamespace(id=id_, kind="scheduler", state="live", clock_offset=offset)]
+
+    def dispatched(self):
+        return {"big": 3}
 
     def jobs(self):
         pause = PauseOverview("ext:cleanup", START, None, "", "")

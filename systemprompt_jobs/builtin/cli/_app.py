@@ -25,7 +25,7 @@ COMMANDS = {
     "logs": ("_logs", "Show what a run has logged, attempt by attempt."),
     "next": ("_next", "Show upcoming ticks, and what a schedule means."),
     "pause": ("_pause", "Pause jobs: their ticks are skipped until the end or `resume`."),
-    "nodes": ("_nodes", "Show the live schedulers, and those that went lately."),
+    "nodes": ("_nodes", "Show the live schedulers and workers, and those that went lately."),
     "plugins": ("_plugins", "Show where jobs come from, and which plugins are broken."),
     "reload": ("_reload", "Have every scheduler read its configuration again, without a restart."),
     "reset-clock": ("_reset_clock", "Let jobs go on that wait because a clock was wrong."),
