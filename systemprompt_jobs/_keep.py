@@ -222,7 +222,7 @@ class Keeper:
         self._tell(settled)
 
     def _bury(self) -> None:
-        """Note which schedulers and workers have died, by the rule for runs; one node alone observes it."""
+        """Note which schedulers and workers have died, by the rule for runs; one alone observes it."""
         with self._store.read() as connection:
             seen = set(node_rows.silent(connection, self._clock.lease_now(), self._boot))
         dead = seen & self._silent

@@ -248,10 +248,9 @@ class Recorder:
             self._gating.clear()
             room = self._room()
             for pool, free in room.items():
-                waiting, far = self._waiting[pool], pool in self._remote
-                horizon = now + _AHEAD if far else now
-                # The first are sent while others are written.
-                for _ in range(min(free, _GROUP) if far else free):
+                waiting = self._waiting[pool]
+                horizon = now + _AHEAD if pool in self._remote else now
+                for _ in range(free):
                     if not waiting or waiting[0][0] > horizon:
                         break
                     self._gating.append(heapq.heappop(waiting)[2])
@@ -261,10 +260,12 @@ class Recorder:
         if self._closed or not self._may_start():
             return {}
         started = Counter(run.pool for run in self._started.values())
-        return {
+        room = {
             pool: size + self._window(pool) - started[pool] - self._sent[pool]
             for pool, size in self._open_pools()
         }
+        # Of those that are sent, the first are on their way while others are written.
+        return {n: min(free, _GROUP) if n in self._remote else free for n, free in room.items()}
 
     def _window(self, pool: str) -> int:
         horizon = self._clock.monotonic() - WINDOW_S

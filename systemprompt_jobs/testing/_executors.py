@@ -192,6 +192,8 @@ class ExecutorContract:
         bench.until_running(bench.size)
         for run in runs:
             bench.interrupt(run)
+        if not bench.frees:
+            bench.release()
         said = bench.submit("say", text="next")
         while said not in bench.seen:
             bench.reports(1)
@@ -224,6 +226,7 @@ class _Bench:
         self.executor = executor
         self.size = executor.size
         self.kills = executor.capabilities.kills
+        self.frees = True
         self.attempts: dict[int, Attempt] = {}
         self.voices: dict[int, HeardVoice] = {}
         self.seen: dict[int, Report] = {}

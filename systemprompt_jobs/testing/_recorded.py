@@ -58,6 +58,7 @@ class RecordedBench:
     ) -> None:
         self.size = size
         self.kills = executor.capabilities.kills
+        self.frees = self.kills  # a node counts what was cancelled and goes on
         self.voices: dict[int, HeardVoice] = defaultdict(HeardVoice)
         self.seen: dict[int, Report] = {}
         self._executor = executor

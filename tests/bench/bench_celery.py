@@ -10,6 +10,7 @@ the commit that dispatches one to the first line of its function.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 
+import structlog
 from systemprompt_jobs_celery._executor import CeleryExecutor
 
 from systemprompt_jobs import Runtime
@@ -144,6 +146,7 @@ def latencies(root):
         submit(executor, attempt)
 
     CeleryExecutor.submit = noting
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     command = ("-m", "systemprompt_jobs.builtin.cli", "--root", str(root), "infra", "jobs")
     with (
         spawned(root, *command, "worker", SYSTEMPROMPT_PLUGINS="celery"),
