@@ -291,7 +291,11 @@ class Claimer:
             return None
         if self._owns(row) and row.next_tick is not None:
             return row.next_tick
-        return plan.schedule.next(max(now, row.last_tick or now))
+        try:
+            return plan.schedule.next(max(now, row.last_tick or now))
+        except Exception as error:  # noqa: BLE001  # a plugin's schedule concerns that job alone
+            self._break(plan, error)
+            return None
 
     def _settle(self, row: JobRow, now: datetime, most: int) -> Iterator[Decision]:
         """Decide on a job's ticks; under `all` the newest `most` of them run."""
@@ -308,7 +312,7 @@ class Claimer:
                 decision = decide(schedule, due, now, policy, pause)
                 yield decision if runs else _not_run(decision, due)
                 due = decision.next
-        except ValueError:  # of a syntax or policy that nothing here knows any more
+        except Exception:  # noqa: BLE001  # of a syntax or policy that nothing here knows any more
             assert due is not None  # noqa: S101  # it was due
             decision = Decision(due, None, due, None)
             yield decision if runs and pause is None else _not_run(decision, due)
@@ -325,7 +329,8 @@ class Claimer:
         if self._plans and self._until_review() <= 0:
             self._review()
         while self._freed:
-            self._agenda.set(self._freed.popleft(), now)
+            if (id_ := self._freed.popleft()) in self._plans:  # a reload may have taken it away
+                self._agenda.set(id_, now)
         due = self._claimable(now)
         for start in range(0, len(due), _BATCH):
             self._took(self._claim(due[start : start + _BATCH]))
@@ -464,10 +469,13 @@ class Claimer:
             pause = _pause(row, now + AHEAD)
             return decide(plan.schedule, row.next_tick, now, _policy(plan), pause)
         except Exception as error:  # noqa: BLE001
-            self._broken.add(row.id)
-            reason = f"its schedule raised {type(error).__name__}: {error}; it is not due any more"
-            self._failed(Problem(row.id, reason, plan.job.place))
+            self._break(plan, error)
             return None
+
+    def _break(self, plan: Plan, error: Exception) -> None:
+        self._broken.add(plan.id)
+        reason = f"its schedule raised {type(error).__name__}: {error}; it is not due any more"
+        self._failed(Problem(plan.id, reason, plan.job.place))
 
     def _owns(self, row: JobRow) -> bool:
         return row.fingerprint == self._fingerprints[row.id]

@@ -196,10 +196,10 @@ class Interrupter:
         if watched.executor.capabilities.kills:
             watched.verdict = State.TIMED_OUT
             watched.why = f"ended after {watched.timeout_s:g} s, its timeout"
-            watched.executor.interrupt(watched.attempt)
+            self._tell(watched)
         elif self._write_off(key) is not None:
             report = self._so_far(watched, State.TIMED_OUT)
-            watched.executor.interrupt(watched.attempt)
+            self._tell(watched)
             self._report(watched.attempt.run, replace(report, error=_overdue(watched)))
             self._say_if_exhausted(watched.attempt.run.pool)
 
@@ -226,7 +226,15 @@ class Interrupter:
     def _interrupt(self, watched: _Watched, why: str, *, moves: bool = False) -> None:
         if watched.verdict is None:
             watched.verdict, watched.why, watched.moves = State.CANCELLED, why, moves
+            self._tell(watched)
+
+    def _tell(self, watched: _Watched) -> None:
+        """Have the executor end an attempt; one that raises spoils no other attempt's end."""
+        try:
             watched.executor.interrupt(watched.attempt)
+        except Exception:  # noqa: BLE001  # a plugin's
+            run = watched.attempt.run
+            self._log.exception("interrupt_failed", job=run.job_id, run=run.id, pool=run.pool)
 
 
 def _key(run: Run) -> _Key:

@@ -15,7 +15,7 @@ import structlog
 
 from . import _durations
 from ._claim import Claimer, manual_key, run_values
-from ._declare import GIVE_UP
+from ._declare import GIVE_UP, error_type_name
 from ._doubt import twice
 from ._interrupt import Interrupter
 from ._keep import Keeper
@@ -37,8 +37,8 @@ from ._take import Taker
 from ._version import __version__
 from ._watch import Watch
 from ._whose import fingerprint
-from .errors import StoreError
-from .model import Health, Node, Overlap, Problem, Run, State, Trigger
+from .errors import StoreError, text_of
+from .model import Health, Node, Overlap, Problem, Report, Run, State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ._store import Store
     from ._store.jobs import JobRow
     from .interfaces import Clock, Executor, RemoteExecutor, Schedule
-    from .model import Plan, Report
+    from .model import Plan
 
 _STUCK_S = 120.0
 """A step that takes this long hangs: every statement ends within a third of a lease."""
@@ -232,6 +232,7 @@ class LiveNode:
             self._take_loop,
         )
         self._stopping = False
+        self._gone = False
 
     # --- up ---
 
@@ -353,10 +354,15 @@ class LiveNode:
         return answer
 
     def result(self, answer: SimpleQueue[Run]) -> Run:
-        """Wait for the run whose end `answer` is told of."""
+        """Wait for the run whose end `answer` is told of.
+
+        Raises StoreError if the node has stopped and could not record that end.
+        """
         with self._changed:
-            while answer.empty():
+            while answer.empty() and not self._gone:
                 self._clock.wait(self._changed, None)
+        if answer.empty():
+            raise StoreError("the scheduler has stopped, and could not record the end of the run")
         return answer.get()
 
     def _took(self, rows: Sequence[Run]) -> None:
@@ -442,7 +448,12 @@ class LiveNode:
         )
         executor = self._executors[run.pool]
         self._interrupter.watch(attempt, executor, plan.timeout)
-        executor.submit(attempt)
+        try:
+            executor.submit(attempt)
+        except Exception as error:  # noqa: BLE001  # a plugin's
+            self._log.exception("submit_failed", job=run.job_id, run=run.id, pool=run.pool)
+            attempt.interrupt()  # should it lie in a queue already, its function is not called
+            self._interrupter.ended(run, _not_taken(run, error, self._clock.now()))
 
     def _reported(self, run: Run, report: Report) -> None:
         """Take what an attempt ended in, whoever says so; what it says later is dropped."""
@@ -476,7 +487,10 @@ class LiveNode:
 
     def reload(self, plans: Iterable[Plan]) -> None:
         """Go on by other plans of the same jobs. Any thread may call; runs go on as they began."""
-        self._new_plans = {plan.id: plan for plan in plans if plan.problem is None}
+        new = {plan.id: plan for plan in plans if plan.problem is None}
+        for id_, plan in new.items():
+            self._plans.setdefault(id_, plan)  # one mended may be started before it is in force
+        self._new_plans = new
         self._keeper.problem = ""
         self._claim_loop.wake()
 
@@ -573,6 +587,9 @@ class LiveNode:
         # What failed meanwhile and was to be tried again here, and what the keeper was taking.
         self._give_back_unstarted()
         self._settle(self._leave)
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
         self._tap.detach()
         for name in self._executors.keys() - self._far.keys():
             self._executors[name].close()
@@ -629,6 +646,12 @@ class LiveNode:
             action()
         except StoreError as error:
             self._log.error("not_recorded_at_stop", reason=str(error))
+
+
+def _not_taken(run: Run, error: Exception, now: datetime) -> Report:
+    types = tuple(error_type_name(kind) for kind in type(error).__mro__[:-1])
+    said = f"the executor {run.pool!r} could not take it: {text_of(error)}"
+    return Report(State.FAILED, now, now, error=clean(said), error_types=types)
 
 
 def _is_tick(run: Run) -> bool:

@@ -406,6 +406,35 @@ def test_a_plugins_schedule_that_raises_stops_its_own_job_alone(store, clock):
     assert "ZeroDivisionError: moody" in problem.reason
 
 
+def test_a_plugins_schedule_that_raises_at_the_start_stops_its_own_job_alone(store, clock):
+    moody = Moody()
+    moody.broken = True
+    plans = make_plan("moody", schedule=moody), make_plan("sound")
+    scheduler = Scheduler(store, clock, *plans).install()
+    scheduler.second()
+    assert [run.job for run in scheduler.taken] == ["sound"]
+    (problem,) = scheduler.failed
+    assert (problem.culprit, "ZeroDivisionError: moody" in problem.reason) == ("ext:moody", True)
+
+
+def test_an_old_schedule_that_raises_where_it_is_replaced_is_settled_by_its_due_tick(store, clock):
+    Scheduler(store, clock, make_plan(schedule=Moody())).install()
+    clock.advance(1)
+    broken = Moody()
+    broken.broken = True
+    changed = Scheduler(store, clock, make_plan(schedule="0 * * * * *"))
+    changed.claimer.install(lambda _text, _zone: broken)
+    assert changed.ticks() == [START + SECOND]
+
+
+def test_a_job_that_a_reload_has_taken_away_stops_no_other(store, clock):
+    scheduler = Scheduler(store, clock, make_plan("gone"), make_plan("stays")).install()
+    scheduler.claimer.look(["ext:gone"])
+    scheduler.claimer.reload([make_plan("stays")])
+    scheduler.second()
+    assert [run.job for run in scheduler.taken] == ["stays"]
+
+
 def test_splay_delays_a_tick_by_the_same_amount_on_every_node_and_never_changes_it(store, clock):
     plans = [make_plan(f"job{n}", "0 * * * * *", splay=timedelta(seconds=30)) for n in range(50)]
     scheduler = Scheduler(store, clock, *plans).install()

@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[1] / "docs/reference/python-api.md").read_text(en
 
 
 def public(owner):
-    return [name for name in vars(owner) if not name.startswith("_")]
+    return [name for name in dir(owner) if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", sorted({*systemprompt_jobs.__all__} - {"__version__"}))

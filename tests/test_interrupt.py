@@ -96,6 +96,17 @@ class TestTimeout:
         assert (rig.reports[1].outcome, rig.reports[1].message) == (State.SUCCEEDED, "done")
         assert rig.threads.interrupted == []
 
+    def test_an_executor_that_raises_spares_no_other_attempt_its_timeout(self, rig, logged):
+        class Broken(Executor):
+            def interrupt(self, attempt):
+                raise OSError("no such process")
+
+        rig.start(1, executor=Broken(kills=True), timeout_s=5)
+        rig.start(2, timeout_s=5)
+        rig.pass_time(5)
+        assert rig.reports[2].outcome is State.TIMED_OUT
+        assert [(entry["event"], entry["run"]) for entry in logged] == [("interrupt_failed", 1)]
+
     def test_a_thread_is_reported_at_once_and_goes_on_as_a_stray(self, rig):
         rig.start(1, timeout_s=5)
         rig.pass_time(5)

@@ -12,6 +12,7 @@ from systemprompt_jobs._claim import Claimer
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store.control import RELOAD, changed_after, newest_audit
+from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import State
 from tests.cli.conftest import CONFIG, make_project
 from tests.support import START, ManualClock, make_plan
@@ -65,6 +66,22 @@ def test_a_job_cannot_move_to_an_executor_that_is_not_at_work(runtime):
     assert problem.place.line == 5
     assert runtime.find("greet").executor == "default"
     (run,) = runtime.run("greet")
+    assert run.state is State.SUCCEEDED
+
+
+def test_a_job_that_a_reload_mends_can_be_run_before_its_plan_is_in_force(runtime, monkeypatch):
+    def away(*_arguments):
+        raise StoreError("not now")
+
+    source = runtime.project.root / "jobs.py"
+    source.write_text(f'{source.read_text()}\n\n@job(executor="nowhere")\ndef lost(): ...\n')
+    runtime = Runtime(runtime.project.root)
+    assert [problem.culprit for problem in runtime.degraded] == ["jobs:lost"]
+    with runtime:
+        monkeypatch.setattr(Claimer, "reload", away)
+        write(runtime, CONFIG + "    - {extension: jobs, job: lost, executor: default}\n")
+        assert runtime.reload() == ()
+        (run,) = runtime.run("lost")
     assert run.state is State.SUCCEEDED
 
 

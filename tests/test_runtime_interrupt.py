@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from systemprompt_jobs import Runtime
-from systemprompt_jobs.errors import UsageError
+from systemprompt_jobs.errors import StoreError, UsageError
 from systemprompt_jobs.model import State, Trigger
 from tests.test_runtime import PATIENCE_S, Watch, events, load, project  # noqa: F401  # fixtures
 
@@ -95,6 +95,29 @@ def slots(runtime):
     found = connection.execute("SELECT run_id FROM jobs_slot").fetchall()
     connection.close()
     return [run_id for (run_id,) in found]
+
+
+def test_who_waits_for_a_run_hears_when_the_node_stops_and_cannot_record_its_end(
+    start, monkeypatch
+):
+    runtime = start()
+    raised = []
+
+    def by_hand():
+        with pytest.raises(StoreError) as caught:
+            runtime.run("waits")
+        raised.append(str(caught.value))
+
+    def away(*_arguments):
+        raise StoreError("the disk is full")
+
+    thread = threading.Thread(target=by_hand, daemon=True)
+    thread.start()
+    assert events(runtime).began.wait(PATIENCE_S)
+    monkeypatch.setattr("systemprompt_jobs._store.runs.finish", away)
+    runtime.stop(timedelta(0))
+    thread.join(PATIENCE_S)
+    assert raised == ["the scheduler has stopped, and could not record the end of the run"]
 
 
 class TestTimeout:

@@ -48,9 +48,9 @@ class Threads:
 
     def _hire(self) -> None:
         if self._workers < min(self._given, self.size):
-            self._workers += 1
             name = f"jobs-worker-{next(self._numbers)}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
+            self._workers += 1  # not before: the system may refuse a thread
 
     def interrupt(self, attempt: Attempt) -> None:
         """Tell the function, and count on its thread no more: it cannot be stopped."""

@@ -308,12 +308,9 @@ class VirtualRuntime(TestRuntime):
         """The node at work."""
         return self._live
 
-    @property
-    def _store(self) -> Store:
-        if self._opened is None:
-            url, lease_s = self.settings.database, self.settings.lease.total_seconds()
-            self._opened = VirtualStore(url, lease_s, self._machine)
-        return self._opened
+    def _new_store(self) -> Store:
+        url, lease_s = self.settings.database, self.settings.lease.total_seconds()
+        return VirtualStore(url, lease_s, self._machine)
 
     def _new_executors(self) -> Mapping[str, Hands]:
         pools = {plan.executor for plan in self.plans if plan.problem is None}

@@ -140,6 +140,28 @@ def test_a_plugin_gets_the_settings_of_pools_that_a_job_uses_and_of_no_others(lo
     assert plugin.made == [{"size": 2, "more": [1]}]
 
 
+def test_an_executor_that_raises_fails_the_attempt_and_stops_nothing(load):
+    class Full(Threads):
+        def submit(self, attempt):
+            if attempt.run.enforce:
+                raise OSError("no more processes")
+            super().submit(attempt)
+
+    class Plugin:
+        @hookimpl
+        def make_executor(self, kind, settings):
+            return Full(settings["size"]) if kind == "special" else None
+
+    runtime = load(
+        "mine: {kind: special, size: 1}", "job: plain, executor: mine", plugins=[Plugin()]
+    )
+    (refused,) = runtime.run("plain", enforce=True)
+    assert refused.state is State.FAILED
+    assert refused.error == "the executor 'mine' could not take it: OSError: no more processes"
+    (run,) = runtime.run("plain")
+    assert run.state is State.SUCCEEDED
+
+
 def test_wrong_kinds_and_settings_are_all_told_with_their_place_and_nothing_starts(load, tmp_path):
     runtime = load(
         "a: {kind: proceses}, b: {kind: special, wrong: 5}, c: {kind: threads, sise: 2}",
