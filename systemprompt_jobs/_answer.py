@@ -191,7 +191,8 @@ class Answers(Loaded):
 
         if not self._readable():
             return []
-        return _look.schedulers(self._store, self._store.clock(self._clock), job)
+        live = _look.live_nodes(self._store, self._store.clock(self._clock), job)
+        return [node for node in live if node.kind == "scheduler"]
 
     def nodes(self, gone: timedelta = timedelta(days=1)) -> list[NodeOverview]:
         """Return the live schedulers and workers, oldest first, and what went within `gone`."""

@@ -35,14 +35,13 @@ def nodes(store: Store, clock: StoreClock, gone: timedelta) -> list[NodeOverview
     return found + [_node(row, _went(row), sizes) for row in left]
 
 
-def schedulers(store: Store, clock: StoreClock, job: str | None) -> list[NodeOverview]:
-    """Return the live schedulers, or those of them that have a job."""
+def live_nodes(store: Store, clock: StoreClock, job: str | None = None) -> list[NodeOverview]:
+    """Return the live schedulers and workers, or those of them that have a job."""
     with store.read() as connection:
         clock.read(connection)
         live = node_rows.live(connection, clock.lease_now(), boot_id() if store.one_host else "")
         having = None if job is None else queries.sets_with(connection, job)
-    schedulers = [row for row in live if row.kind == "scheduler"]
-    return [_node(row, "live", {}) for row in schedulers if having is None or row.job_set in having]
+    return [_node(row, "live", {}) for row in live if having is None or row.job_set in having]
 
 
 def backlog(store: Store, clock: StoreClock) -> list[Backlog]:

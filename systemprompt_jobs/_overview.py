@@ -178,6 +178,8 @@ class Overviews(Answers):
 
     def status(self) -> SchedulerOverview:
         """Return the scheduler at a glance."""
+        from . import _look
+
         running: list[Run] = []
         troubled: list[Run] = []
         nodes: tuple[NodeOverview, ...] = ()
@@ -186,7 +188,8 @@ class Overviews(Answers):
         if self._readable():
             running = self.history(states=[State.RUNNING, State.DISPATCHED, RETRYING], limit=100)
             troubled = self.history(states=_TROUBLE, limit=5)
-            nodes, counts, waiting = tuple(self.schedulers()), self.counts(), self._waiting()
+            nodes = tuple(_look.live_nodes(self._store, self._store.clock(self._clock)))
+            counts, waiting = self.counts(), self._waiting()
         return SchedulerOverview(
             root=str(self.project.root),
             database=self._store.label,
