@@ -57,6 +57,7 @@ class Day:
         self.faults: Counter[str] = Counter()
         self.ticks = 0
         self._healed = False
+        self._owed = False
         self.chance = random.Random(seed)
         self._delays = random.Random(seed)
         self.world = World(start=START, takes=self._takes, look_s=LEASE_S / 3)
@@ -104,21 +105,25 @@ class Day:
         self._starts.append(
             checker.Effect("START", run.job_id, tick, run.id, run.fence, 0, _micros(wall))
         )
-        chance = self._chance_of(run, "end")
+        chance = self._chance_of(run, f"end {run.attempt}")
         if chance < 0.03:
             raise Retry(after=timedelta(seconds=30))
         if chance < 0.1:
             raise RuntimeError("as some do")
 
     def _takes(self, run: Run) -> float:
-        """Mostly nothing, sometimes longer than the next tick or the timeout."""
+        """Mostly nothing, sometimes longer than the next tick or the timeout; each attempt alike."""
         chance = self._chance_of(run, "takes")
         if self._healed or chance < 0.6:
             return 0.0
-        return 25 * MINUTE * ((chance - 0.6) / 0.4) ** 2
+        seconds = 25 * MINUTE * ((chance - 0.6) / 0.4) ** 2
+        if self._owed and seconds > MINUTE:
+            self._owed = False
+            self._in(self.chance.uniform(0, seconds / 2), self._break)
+        return seconds
 
     def _chance_of(self, run: Run, what: str) -> float:
-        return random.Random(f"{self.seed} {what} {run.job_id} {run.tick} {run.attempt}").random()
+        return random.Random(f"{self.seed} {what} {run.job_id} {run.tick}").random()
 
     # --- the day ---
 
@@ -190,10 +195,19 @@ class Day:
     # --- what goes wrong ---
 
     def _fault(self) -> None:
+        """Break something now, or rather in the middle of the next run that takes its time."""
+        if self._busy() or self.chance.random() < 0.3:
+            self._break()
+        else:
+            self._owed = True
+        self._in(self.chance.expovariate(1 / FAULT_EVERY_S), self._fault)
+
+    def _break(self) -> None:
+        if self._healed:
+            return
         fault = self.chance.choice(FAULTS)
         self._tell(fault.__name__)
         fault(self)
-        self._in(self.chance.expovariate(1 / FAULT_EVERY_S), self._fault)
 
     def _tell(self, what: str) -> None:
         self.faults[what] += 1
@@ -214,9 +228,15 @@ class Day:
 
     def _someone(self) -> Machine | None:
         """Choose one that is up, rather one at work: there is more to break."""
-        up = [machine for machine in self.machines if machine.up and not machine.frozen]
-        busy = [machine for machine in up if machine.live._recorder.running()]
-        return self.chance.choice((self.chance.random() < 0.7 and busy) or up or [None])
+        return self.chance.choice(
+            (self.chance.random() < 0.7 and self._busy()) or self._awake() or [None]
+        )
+
+    def _awake(self) -> list[Machine]:
+        return [machine for machine in self.machines if machine.up and not machine.frozen]
+
+    def _busy(self) -> list[Machine]:
+        return [machine for machine in self._awake() if machine.live._recorder.running()]
 
     def crash(self) -> None:
         if machine := self._someone():
