@@ -160,12 +160,13 @@ class Keeper:
             self._tell(self._doubt.settle())
             if self._clock.monotonic() >= self._renewed + self._lease_s / 3:
                 self._beat()
-                self._rescue()
-                self._bury()
-            self._hear_of_cancels()
+                self._look_for_the_dead()
+            held = self._held()
             self._count_sent()
             with self._store.read() as connection:
+                unwanted = cancels.requests(connection, [id_ for id_, _ in held]) if held else []
                 news = polls.look(connection, self._job_set, self._clock.now())
+            self._cancel(unwanted)
             self._take_pending(waits=news.pending)
             self._watch(news.audit)
         except Exception:
@@ -206,27 +207,33 @@ class Keeper:
             self._observer.put("clock_skewed", node=self._node, offset=offset)
         self._skewed = skewed
 
-    def _rescue(self) -> None:
+    def _look_for_the_dead(self) -> None:
+        """Take for dead what was silent at the last look too, and settle what it has left."""
         with self._store.read() as connection:
-            seen = set(run_rows.expired(connection, self._clock.lease_now(), self._boot))
-            orphans = cancels.orphaned_slots(connection, self._clock.lease_now(), self._boot)
+            now, boot = self._clock.lease_now(), self._boot
+            expired = set(run_rows.expired(connection, now, boot))
+            orphans = cancels.orphaned_slots(connection, now, boot)
+            silent = set(node_rows.silent(connection, now, boot))
         self._free_slots(orphans & self._orphans)
         self._orphans = orphans
-        dead = seen & self._suspects
-        self._suspects = seen - dead
-        if not dead:
+        lost = expired & self._suspects
+        self._suspects = expired - lost
+        self._rescue(lost)
+        dead = silent & self._silent
+        self._silent = silent - dead
+        self._bury(dead)
+
+    def _rescue(self, lost: set[tuple[int, int, int]]) -> None:
+        """Settle the runs of dead nodes."""
+        if not lost:
             return
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
-            settled = self._doubt.wrote(run_rows.rescue(connection, dead, now))
+            settled = self._doubt.wrote(run_rows.rescue(connection, lost, now))
         self._tell(settled)
 
-    def _bury(self) -> None:
-        """Note which schedulers and workers have died, by the rule for runs; one alone observes it."""
-        with self._store.read() as connection:
-            seen = set(node_rows.silent(connection, self._clock.lease_now(), self._boot))
-        dead = seen & self._silent
-        self._silent = seen - dead
+    def _bury(self, dead: set[tuple[Node, int]]) -> None:
+        """Note which schedulers and workers have died; one node alone observes it."""
         if not dead:
             return
         with self._store.write() as connection:
@@ -240,14 +247,11 @@ class Keeper:
             with self._store.write() as connection:
                 cancels.free_slots(connection, orphans)
 
-    def _hear_of_cancels(self) -> None:
-        held = self._held()
-        if held:
-            with self._store.read() as connection:
-                found = cancels.requests(connection, (id_ for id_, _ in held))
-            running = [run for run in found if run.state is State.RUNNING]
-            self._interrupter.cancel((run.id, run.fence, run.message) for run in running)
-            self._drop(run for run in found if run.state is State.CANCELLED)
+    def _cancel(self, unwanted: list[Run]) -> None:
+        """End the runs of this node that somebody has cancelled."""
+        running = [run for run in unwanted if run.state is State.RUNNING]
+        self._interrupter.cancel((run.id, run.fence, run.message) for run in running)
+        self._drop(run for run in unwanted if run.state is State.CANCELLED)
 
     def _take_pending(self, *, waits: bool) -> None:
         room = self._room() if waits else {}

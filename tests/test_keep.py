@@ -396,7 +396,7 @@ def test_a_rescue_without_an_answer_is_told_of(store, clock):
     assert alive.run_of(run).state is State.RUNNING
     clock.advance(10)
     with answer_lost(store), pytest.raises(StoreError):
-        alive.keeper._rescue()
+        alive.keeper._look_for_the_dead()
     assert alive.run_of(run).state is State.LOST
     assert alive.calls.names() == []
     alive.keeper.step()

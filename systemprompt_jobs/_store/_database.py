@@ -159,7 +159,7 @@ class Store:
             yield
         except DBAPIError as error:
             raise self.backend.explain(error.orig) from error
-        except sqlite3.Error as error:  # while connecting
+        except sqlite3.Error as error:  # while connecting or beginning
             raise self.backend.explain(error) from error
         except PoolTimeoutError as error:
             raise StoreError(

@@ -81,7 +81,9 @@ class SQLite:
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
             immediate = connection.get_execution_options().get("immediate")
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+            # By the driver itself: that takes a tenth of the time, and is done for each look.
+            driver: Any = connection.connection.driver_connection
+            driver.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
         return engine
 

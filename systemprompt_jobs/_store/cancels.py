@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 
     from ..model import Run
 
+_DEAD = or_(
+    node.c.id.is_(None),
+    node.c.stopped.is_not(None),
+    node.c.lease_until < bindparam("lease_now"),
+    node.c.boot != bindparam("the_boot"),
+)
+
+_ORPHANED = (
+    select(slot.c.run_id, slot.c.fence)
+    .join(run, run.c.id == slot.c.run_id)
+    .outerjoin(node, node.c.id == run.c.node)
+    .where(~or_(HELD, run.c.state == State.PENDING), _DEAD)
+)
+
 _UNSTARTED = frozenset({State.PENDING, State.CLAIMED, State.DISPATCHED})
 
 
@@ -75,13 +89,5 @@ def orphaned_slots(connection: Connection, lease_now: int, boot: str) -> set[tup
     Reads the slots that are taken, and run and node of each by its key. A run that waits to be
     tried again or in a queue keeps its slots too, and has not ended.
     """
-    open_ = or_(HELD, run.c.state == State.PENDING)
-    dead = or_(
-        node.c.id.is_(None),
-        node.c.stopped.is_not(None),
-        node.c.lease_until < lease_now,
-        node.c.boot != boot,
-    )
-    taken = select(slot.c.run_id, slot.c.fence).join(run, run.c.id == slot.c.run_id)
-    rows = connection.execute(taken.outerjoin(node, node.c.id == run.c.node).where(~open_, dead))
+    rows = connection.execute(_ORPHANED, {"lease_now": lease_now, "the_boot": boot})
     return {(row.run_id, row.fence) for row in rows}

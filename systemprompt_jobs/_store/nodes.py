@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from ..model import Node
 from .schema import job_set, node
@@ -13,10 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import BindParameter, ColumnElement, Connection
 
+_CHANGE = update(node).where(node.c.id == bindparam("key"))
+"""Sets the columns that are sent with the key."""
+
+_STOPPED = select(node.c.stopped).where(node.c.id == bindparam("key"))
 
 _AT_WORK = node.c.kind.in_(("scheduler", "worker"))
+
+_SILENT = select(node).where(
+    _AT_WORK,
+    node.c.stopped.is_(None),
+    or_(node.c.lease_until < bindparam("lease_now"), node.c.boot != bindparam("the_boot")),
+)
 
 
 def join(connection: Connection, values: dict[str, Any]) -> None:
@@ -38,41 +48,31 @@ def beat(
     `problem` is what is wrong with the configuration that it was told to read. Return whether
     the node is still known: one that was silent for long is forgotten.
     """
-    found = connection.execute(
-        update(node)
-        .where(node.c.id == node_id)
-        .values(
-            heartbeat=now,
-            lease_until=lease_until,
-            clock_offset=offset,
-            strays=strays,
-            problem=problem,
-            stopped=None,
-        )
-    )
-    return bool(found.rowcount)
+    values = {
+        "key": node_id,
+        "heartbeat": now,
+        "lease_until": lease_until,
+        "clock_offset": offset,
+        "strays": strays,
+        "problem": problem,
+        "stopped": None,
+    }
+    return bool(connection.execute(_CHANGE, values).rowcount)
 
 
 def rename_set(connection: Connection, node_id: str, job_set: str) -> None:
     """Say that the node has another job set."""
-    connection.execute(update(node).where(node.c.id == node_id).values(job_set=job_set))
+    connection.execute(_CHANGE, {"key": node_id, "job_set": job_set})
 
 
 def has_stopped(connection: Connection, node_id: str) -> bool:
     """Return whether somebody has taken the node for dead."""
-    found = connection.execute(select(node.c.stopped).where(node.c.id == node_id)).scalar()
-    return found is not None
+    return connection.execute(_STOPPED, {"key": node_id}).scalar() is not None
 
 
 def silent(connection: Connection, lease_now: int, boot: str) -> list[tuple[Node, int]]:
-    """Return the schedulers and workers, each with its lease, whose lease has run out and who never left."""
-    rows = connection.execute(
-        select(node).where(
-            _AT_WORK,
-            node.c.stopped.is_(None),
-            or_(node.c.lease_until < lease_now, node.c.boot != boot),
-        )
-    )
+    """Return the schedulers and workers with their leases that ran out, of those that never left."""
+    rows = connection.execute(_SILENT, {"lease_now": lease_now, "the_boot": boot})
     return [(to_node(row), row.lease_until) for row in rows]
 
 
@@ -149,8 +149,7 @@ def to_node(row: Any) -> Node:
 
 def leave(connection: Connection, node_id: str, now: datetime) -> None:
     """Say that the node has stopped by itself: it was alive until then."""
-    gone = {"heartbeat": now, "stopped": now}
-    connection.execute(update(node).where(node.c.id == node_id).values(gone))
+    connection.execute(_CHANGE, {"key": node_id, "heartbeat": now, "stopped": now})
 
 
 def live(connection: Connection, lease_now: int, boot: str) -> list[Any]:
@@ -159,12 +158,16 @@ def live(connection: Connection, lease_now: int, boot: str) -> list[Any]:
     return list(connection.execute(select(node).where(live).order_by(node.c.started)))
 
 
-def is_live(lease_now: int, boot: str) -> ColumnElement[bool]:
+def is_live(
+    lease_now: int | BindParameter[int], boot: str | BindParameter[str]
+) -> ColumnElement[bool]:
     """Say that a node is a scheduler which has not stopped and whose lease has not run out."""
     return and_(node.c.kind == "scheduler", _holds(lease_now, boot))
 
 
-def _holds(lease_now: int, boot: str) -> ColumnElement[bool]:
+def _holds(
+    lease_now: int | BindParameter[int], boot: str | BindParameter[str]
+) -> ColumnElement[bool]:
     return and_(node.c.stopped.is_(None), node.c.lease_until >= lease_now, node.c.boot == boot)
 
 

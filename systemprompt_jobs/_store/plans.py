@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, bindparam, func, or_, select
 
 from ._bulk import among, insert_many
 from .nodes import is_live, is_unburied
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection
+
+_LIVE = is_live(bindparam("lease_now"), bindparam("the_boot"))
+
+_NEWEST = select(func.max(node.c.started)).where(node.c.kind == "scheduler").scalar_subquery()
+
+_SCHEDULERS = select(node.c.id, _LIVE.label("live")).where(
+    node.c.kind == "scheduler", or_(_LIVE, node.c.started == _NEWEST)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +95,7 @@ def replaced(connection: Connection, digest: str) -> set[str]:
 
 def schedulers(connection: Connection, lease_now: int, boot: str) -> frozenset[tuple[str, bool]]:
     """Return what changes whenever a scheduler joins, leaves or dies, however soon it left."""
-    mine = node.c.kind == "scheduler"
-    newest = select(func.max(node.c.started)).where(mine).scalar_subquery()
-    live = is_live(lease_now, boot)
-    rows = connection.execute(
-        select(node.c.id, live.label("live")).where(mine, or_(live, node.c.started == newest))
-    )
+    rows = connection.execute(_SCHEDULERS, {"lease_now": lease_now, "the_boot": boot})
     return frozenset((row.id, bool(row.live)) for row in rows)
 
 

@@ -5,6 +5,7 @@ Every change of a held run names its fence, so that whoever holds an old one cha
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -77,6 +78,30 @@ _UNSTARTED = frozenset({State.CLAIMED, State.DISPATCHED})
 _CHUNK = 500
 """Ids per statement: far below SQLite's limit of 32,766 variables."""
 
+_BY_ID = select(*_RUN_COLUMNS).where(run.c.id.in_(bindparam("ids", expanding=True)))
+
+_EXPIRED = (
+    select(run.c.id, run.c.fence, run.c.lease_until)
+    .outerjoin(node, node.c.id == run.c.node)
+    .where(
+        HELD,
+        or_(
+            run.c.lease_until < bindparam("lease_now"),
+            and_(node.c.boot.is_not(None), node.c.boot != bindparam("the_boot")),
+        ),
+    )
+)
+
+_UNFINISHED = (
+    select(run.c.job_id)
+    .where(
+        run.c.job_id.in_(bindparam("ids", expanding=True)),
+        run.c.trigger == Trigger.SCHEDULE,
+        or_(HELD, run.c.state == State.PENDING),
+    )
+    .distinct()
+)
+
 _SAID = ("message", "processed", "failed", "error")
 """What a run repeats of its last attempt."""
 
@@ -142,9 +167,7 @@ def lock(connection: Connection, ids: Iterable[int]) -> dict[int, Run]:
     return {
         row.id: to_run(row)
         for start in range(0, len(wanted), _CHUNK)
-        for row in connection.execute(
-            select(*_RUN_COLUMNS).where(run.c.id.in_(wanted[start : start + _CHUNK]))
-        )
+        for row in connection.execute(_BY_ID, {"ids": wanted[start : start + _CHUNK]})
     }
 
 
@@ -580,19 +603,8 @@ def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int
     A lease counts in the monotonic microseconds of one boot of the host, so one from another
     boot has run out. Uses the partial index `jobs_run_held`.
     """
-    held = select(run.c.id, run.c.fence, run.c.lease_until).outerjoin(node, node.c.id == run.c.node)
-    return [
-        (row.id, row.fence, row.lease_until)
-        for row in connection.execute(
-            held.where(
-                HELD,
-                or_(
-                    run.c.lease_until < lease_now,
-                    and_(node.c.boot.is_not(None), node.c.boot != boot),
-                ),
-            )
-        )
-    ]
+    rows = connection.execute(_EXPIRED, {"lease_now": lease_now, "the_boot": boot})
+    return [(row.id, row.fence, row.lease_until) for row in rows]
 
 
 def rescue(
@@ -697,7 +709,7 @@ def skip_unstarted(
     return skipped
 
 
-def _outdated(now: datetime) -> ColumnElement[bool]:
+def _outdated(now: When[datetime]) -> ColumnElement[bool]:
     """Pending for longer than the job's catch-up window."""
     return and_(run.c.available_until.is_not(None), run.c.available_until < now)
 
@@ -708,9 +720,7 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     Ticks are `missed`, others `cancelled`; those that waited to be tried again have `failed`.
     Uses the partial index `jobs_run_pending`.
     """
-    rows = connection.execute(
-        select(*_RUN_COLUMNS).where(PENDING, _outdated(now)).with_for_update(skip_locked=True)
-    )
+    rows = connection.execute(_given_up_statement(), {"the_time": now})
     message = "no node took it within its catchup_window"
     ended = [
         replace(
@@ -725,6 +735,12 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     return ended
 
 
+@functools.cache
+def _given_up_statement() -> Select[Any]:
+    outdated = _outdated(bindparam("the_time", type_=Instant))
+    return select(*_RUN_COLUMNS).where(PENDING, outdated).with_for_update(skip_locked=True)
+
+
 def _given_up(r: Run) -> State:
     if r.attempt:
         return State.FAILED
@@ -736,12 +752,6 @@ def unfinished(connection: Connection, job_ids: Sequence[str]) -> set[str]:
 
     Uses the partial indexes `jobs_run_held` and `jobs_run_pending`.
     """
-    open_ = or_(HELD, run.c.state == State.PENDING)
     if not job_ids:
         return set()
-    found = connection.execute(
-        select(run.c.job_id)
-        .where(run.c.job_id.in_(job_ids), run.c.trigger == Trigger.SCHEDULE, open_)
-        .distinct()
-    )
-    return set(found.scalars())
+    return set(connection.execute(_UNFINISHED, {"ids": list(job_ids)}).scalars())

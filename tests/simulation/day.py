@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from systemprompt_jobs import JobContext, Run
+    from systemprompt_jobs.testing._world import Moment
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE, HOUR = 60.0, 3600.0
@@ -32,7 +33,7 @@ CRONS = ("0 */20 * * * *", "0 */30 * * * *", "0 0 * * * *", "0 10 */2 * * *", "0
 
 LEASE_S = 120
 
-FAULT_EVERY_S = 80 * MINUTE
+FAULT_EVERY_S = 120 * MINUTE
 """On average; several may come together."""
 
 QUIET_S = 40 * MINUTE
@@ -40,6 +41,11 @@ QUIET_S = 40 * MINUTE
 
 SETTLED_S = 25 * MINUTE
 """What was due so long before the end must have ended."""
+
+EXCUSED_S = HOUR
+"""Runs may be taken from a node that was in trouble of its own in the last so many seconds."""
+
+TROUBLES = frozenset({"crashed", "frozen", "thawed", "stopping", "cut_off", "joined_again"})
 
 
 class Day:
@@ -50,6 +56,8 @@ class Day:
         self.hours = hours
         self.faults: Counter[str] = Counter()
         self.ticks = 0
+        self._healed = False
+        self._owed = False
         self.chance = random.Random(seed)
         self._delays = random.Random(seed)
         self.world = World(start=START, takes=self._takes, look_s=LEASE_S / 3)
@@ -97,19 +105,25 @@ class Day:
         self._starts.append(
             checker.Effect("START", run.job_id, tick, run.id, run.fence, 0, _micros(wall))
         )
-        chance = self._chance_of(run, "end")
+        chance = self._chance_of(run, f"end {run.attempt}")
         if chance < 0.03:
             raise Retry(after=timedelta(seconds=30))
         if chance < 0.1:
             raise RuntimeError("as some do")
 
     def _takes(self, run: Run) -> float:
-        """Mostly nothing, sometimes longer than the next tick or the timeout."""
+        """Mostly nothing, sometimes longer than the next tick or the timeout; each attempt alike."""
         chance = self._chance_of(run, "takes")
-        return 0.0 if chance < 0.7 else 25 * MINUTE * ((chance - 0.7) / 0.3) ** 3
+        if self._healed or chance < 0.6:
+            return 0.0
+        seconds = 25 * MINUTE * ((chance - 0.6) / 0.4) ** 2
+        if self._owed and seconds > MINUTE:
+            self._owed = False
+            self._in(self.chance.uniform(0, seconds / 2), self._break)
+        return seconds
 
     def _chance_of(self, run: Run, what: str) -> float:
-        return random.Random(f"{self.seed} {what} {run.job_id} {run.tick} {run.attempt}").random()
+        return random.Random(f"{self.seed} {what} {run.job_id} {run.tick}").random()
 
     # --- the day ---
 
@@ -132,7 +146,7 @@ class Day:
         self.ticks = sum(
             1 for cron in self.crons.values() for _ in checker.ticks(cron, since, until)
         )
-        return checker.check(
+        found = checker.check(
             {f"sim:{name}": cron for name, cron in self.crons.items()},
             checker.read_rows(self._url),
             [*self._starts, *self._ends()],
@@ -140,6 +154,30 @@ class Day:
             until=until,
             marks=self._marks,
         )
+        return [*found, *self._low_marks(since, until), *self._taken_from_the_living()]
+
+    def _low_marks(self, since: int, until: int) -> Iterator[checker.Violation]:
+        """I7: the last tick that was due is settled, and the job's mark says so."""
+        for name, cron in self.crons.items():
+            *_, last = (since, *checker.ticks(cron, since, until))
+            if self._marks[-1].get(f"sim:{name}", 0) < last:
+                yield checker.Violation("I7", f"the mark of sim:{name} stays below {last}")
+
+    def _taken_from_the_living(self) -> Iterator[checker.Violation]:
+        """I8: nobody takes a run from a node that is well, also where the database was away."""
+        holders: dict[int, str] = {}
+        troubled: dict[str, datetime] = {}
+        for moment in self.world.moments:
+            run = moment.run
+            if moment.what in TROUBLES:
+                troubled[moment.node] = moment.at
+            elif run is not None and moment.what in {"tick_claimed", "run_started"}:
+                holders[run.id] = moment.node
+            elif run is not None and _is_taken(moment):
+                since = troubled.get(holders.get(run.id, ""), datetime.min.replace(tzinfo=UTC))
+                if moment.at - since > timedelta(seconds=EXCUSED_S):
+                    text = f"run {run.id} was taken from {holders.get(run.id)} at {moment.at}"
+                    yield checker.Violation("I8", text)
 
     def _ends(self) -> Iterator[checker.Effect]:
         for moment in self.world.moments:
@@ -157,10 +195,19 @@ class Day:
     # --- what goes wrong ---
 
     def _fault(self) -> None:
+        """Break something now, or rather in the middle of the next run that takes its time."""
+        if self._busy() or self.chance.random() < 0.3:
+            self._break()
+        else:
+            self._owed = True
+        self._in(self.chance.expovariate(1 / FAULT_EVERY_S), self._fault)
+
+    def _break(self) -> None:
+        if self._healed:
+            return
         fault = self.chance.choice(FAULTS)
         self._tell(fault.__name__)
         fault(self)
-        self._in(self.chance.expovariate(1 / FAULT_EVERY_S), self._fault)
 
     def _tell(self, what: str) -> None:
         self.faults[what] += 1
@@ -180,7 +227,16 @@ class Day:
         return self.chance.choice([1, 30, LEASE_S, 2 * LEASE_S, 4 * LEASE_S])
 
     def _someone(self) -> Machine | None:
-        return self.chance.choice([m for m in self.machines if m.up and not m.frozen] or [None])
+        """Choose one that is up, rather one at work: there is more to break."""
+        return self.chance.choice(
+            (self.chance.random() < 0.7 and self._busy()) or self._awake() or [None]
+        )
+
+    def _awake(self) -> list[Machine]:
+        return [machine for machine in self.machines if machine.up and not machine.frozen]
+
+    def _busy(self) -> list[Machine]:
+        return [machine for machine in self._awake() if machine.live._recorder.running()]
 
     def crash(self) -> None:
         if machine := self._someone():
@@ -195,6 +251,7 @@ class Day:
 
     def stop_and_start(self) -> None:
         if (machine := self._someone()) and machine.reachable:
+            self.world.note(machine.name, "stopping")
             machine.stop(timedelta(seconds=30))
             self._in(self._some_time(), partial(self._start, machine))
 
@@ -209,6 +266,7 @@ class Day:
 
     def partition(self) -> None:
         if machine := self._someone():
+            self.world.note(machine.name, "cut_off")
             self._cut([machine])
 
     def stop_the_database(self) -> None:
@@ -222,6 +280,8 @@ class Day:
     def _join_again(self, machines: list[Machine]) -> None:
         for machine in machines:
             machine.find_database()
+            if len(machines) == 1:
+                self.world.note(machine.name, "joined_again")
 
     def lose_commits(self) -> None:
         """Let transactions fail for a while, some of them after all was committed."""
@@ -268,6 +328,7 @@ class Day:
 
     def _heal(self) -> None:
         self.world.note("world", "healed")
+        self._healed = True
         self._fault = lambda: None  # type: ignore[method-assign]
         self._be_in_time()
         for machine in self.machines:
@@ -314,6 +375,13 @@ class Sim(JobExtension):
 
     def jobs(self) -> list[object]:
         return self._jobs
+
+
+def _is_taken(moment: Moment) -> bool:
+    """Return whether a run was taken from its node, or the node's report came too late."""
+    if moment.what == "run_retrying":
+        return moment.details["report"].outcome == "lost"
+    return moment.what in {"run_lost", "run_rescued", "run_fenced"}
 
 
 def _micros(instant: datetime) -> int:
