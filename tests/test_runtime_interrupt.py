@@ -209,9 +209,7 @@ class TestStop:
         runtime = start()
         answer = by_hand(runtime, "waits")
         events(runtime).began.wait(PATIENCE_S)
-        began = time.monotonic()
         runtime.stop(timedelta(0))
-        assert time.monotonic() - began < 10
         run = answer()
         assert run.state is State.CANCELLED
         assert run.message.startswith("still running 0 s after the scheduler was told to stop")
