@@ -494,7 +494,8 @@ class LiveNode:
             self._prune_loop.stop()
         self._give_back_unstarted()
         self._wait_for_runs(grace_s)
-        self._cut_off(f"still running {grace_s:g} s after the scheduler was told to stop")
+        after = f"{grace_s:g} s after the scheduler" if grace_s else "when its process"
+        self._cut_off(f"still running {after} was told to stop")
         self._interrupt_loop.stop()
         self._scribe_loop.stop()
         self._record_loop.stop()

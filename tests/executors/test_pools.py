@@ -296,6 +296,30 @@ def test_a_warm_process_sees_its_extensions_section_as_the_last_reload_has_it(lo
     assert (seen[0], seen[-1]) == ("None", "ann")
 
 
+MENDED = """
+import os
+from systemprompt_jobs import job
+
+@job(executor="processes", schedule="no schedule")
+def broken():
+    return str(os.getpid())
+
+@job(executor="processes")
+def sound():
+    return str(os.getpid())
+"""
+
+
+def test_a_warm_process_runs_a_job_that_a_reload_has_mended(load, tmp_path):
+    runtime = load("processes: {size: 1}", jobs=MENDED)
+    runtime.start()
+    warm = runtime.run("sound")[0].message
+    with (tmp_path / "services/scheduler/config.yaml").open("a", encoding="utf-8") as file:
+        file.write("  jobs: [{extension: jobs, job: broken, schedule: '@yearly'}]\n")
+    assert runtime.reload() == ()
+    assert runtime.run("broken")[0].message == warm
+
+
 STUCK = """
 import threading
 from systemprompt_jobs import job
