@@ -321,29 +321,37 @@ def test_a_warm_process_runs_a_job_that_a_reload_has_mended(load, tmp_path):
 
 
 STUCK = """
-import threading
+import asyncio, threading
 from systemprompt_jobs import job
 
 release = threading.Event()
 
 @job(executor="one", run_on_startup=True, timeout="0.05s")
-def hangs():
-    release.wait(60)
+{define} hangs():
+    while not release.is_set():
+        {wait}
 
 @job(executor="one", schedule="* * * * * *")
-def behind():
+{define} behind():
     ...
 
 @job(schedule="* * * * * *")
 def beside():
     ...
 """
+DEAF = """try: await asyncio.sleep(0.01)
+        except asyncio.CancelledError: pass"""
 
 
-def test_a_pool_of_strays_holds_up_no_other_and_goes_on_when_they_end(load):
+@pytest.mark.parametrize(
+    ("kind", "define", "wait"),
+    [("threads", "def", "release.wait(60)"), ("asyncio", "async def", DEAF)],
+)
+def test_a_pool_of_strays_holds_up_no_other_and_goes_on_when_they_end(load, kind, define, wait):
     watch = Watch()
-    one, starts = "one: {kind: threads, size: 1}", "job: hangs, enabled: true"
-    runtime = load(one, starts, plugins=[watch], jobs=STUCK)
+    one, starts = f"one: {{kind: {kind}, size: 1}}", "job: hangs, enabled: true"
+    jobs = STUCK.format(define=define, wait=wait)
+    runtime = load(one, starts, plugins=[watch], jobs=jobs)
     runtime.start()
     try:
         watch.until("run_timed_out")
