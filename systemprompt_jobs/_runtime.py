@@ -352,8 +352,8 @@ class Runtime:
     def retry(self, number: int, *, detach: bool = False, who: str = "") -> Run:
         """Run the job of a run that has ended again, by hand, with the same parameters and tick.
 
-        Of a stretch of ticks it is the last. Here and now, or with `detach` on a running scheduler. Returns the new run, whose
-        `parent` is the old one. Raises UsageError if there is no such run or it has not ended,
+        Of a stretch of ticks it is the last. Here and now, or with `detach` on a running
+        scheduler. Returns the new run, whose `parent` is the old one. Raises UsageError if there is no such run or it has not ended,
         and what `run` raises.
         """
         old = self.find_run(number)

@@ -514,10 +514,12 @@ def take_pending(
     )
     for_slots = and_(run.c.reason.not_in(("", IN_TURN)), ~slots.taken())
     free: list[Run] = []
-    waiting = _next_in_turn(connection, here)
+    waiting: list[Run] = []
     for of_pool, limit in _shares(room):
         free += _runs(connection, here.where(run.c.reason == "", of_pool).limit(limit))
         waiting += _runs(connection, here.where(for_slots, of_pool).limit(_MOST_WAITING))
+    waiting.sort(key=lambda r: (r.due or now, r.id))  # pools may share a limit
+    waiting += _next_in_turn(connection, here)
     claims = slots.assign(waiting, slots.read(connection, waiting))
     kept_out = {claim.run.id for claim in claims if claim.verdict is not Verdict.START}
     due = [*free, *(r for r in waiting if r.id not in kept_out)]
