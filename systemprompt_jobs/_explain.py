@@ -154,8 +154,8 @@ def account(plan: Plan, known: Evidence, at: datetime, now: datetime) -> Iterato
         yield f"The tick {_local(tick, plan)} is older than the history that is kept."
     else:
         yield (
-            f"Nothing is recorded for {_local(tick, plan)}: by the schedule that held then, "
-            "there was no tick, or the job was disabled."
+            f"Nothing is found for {_local(tick, plan)}: by the schedule that held then there was "
+            "no tick, the job was disabled, or its row was pruned."
         )
 
 
@@ -195,7 +195,7 @@ _WHY = {
 
 def _who_was_up(known: Evidence) -> str:
     if not known.nodes:
-        return "No scheduler was up at that time."
+        return "No scheduler is known to have been up at that time."
     if not any(has for _, has in known.nodes):
         return f"The schedulers that were up lacked the job: {_names(known.nodes)}."
     return f"Up were {_names(known.nodes)}: busy, cut off from the database, or too late."

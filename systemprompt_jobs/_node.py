@@ -578,7 +578,8 @@ class LiveNode:
         self._wait_for_runs(grace_s)
         for far in self._far.values():
             far.close()
-        self._cut_off(f"still running {grace_s:g} s after the scheduler was told to stop")
+        after = f"{grace_s:g} s after the scheduler" if grace_s else "when its process"
+        self._cut_off(f"still running {after} was told to stop")
         self._interrupt_loop.stop()
         self._scribe_loop.stop()
         self._record_loop.stop()

@@ -199,17 +199,18 @@ class Runtime(Operations):
         return self._hand_over(self._wanted(names, parameters, enforce, at), who)
 
     def retry(self, number: int, *, detach: bool = False, who: str = "") -> Run:
-        """Run the job of a run that has ended again, by hand, with the same parameters.
+        """Run the job of a run that has ended again, by hand, with the same parameters and tick.
 
-        Here and now, or with `detach` on a running scheduler. Returns the new run, whose
-        `parent` is the old one. Raises UsageError if there is no such run or it has not ended,
+        Of a stretch of ticks it is the last. Here and now, or with `detach` on a running
+        scheduler. Returns the new run, whose `parent` is the old one. Raises UsageError if there is no such run or it has not ended,
         and what `run` raises.
         """
         old = self.find_run(number)
         if old.state in _OPEN:
             raise UsageError(f"run {old.id} of {old.job_id} is {old.state}: it has not ended yet")
         plan = self._runnable(old.job_id)
-        wanted = [self._one_wanted(plan, old.parameters, old.enforce, old.id)]
+        one = self._one_wanted(plan, old.parameters, old.enforce, old.id)
+        wanted = [replace(one, tick=old.last_tick or old.tick)]
         (run,) = self._hand_over(wanted, who) if detach else self._run_here(wanted, who)
         return run
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+import structlog
 
 from systemprompt_jobs import Job, job
 from systemprompt_jobs._calendar import cron
@@ -18,8 +21,8 @@ from systemprompt_jobs._whose import set_hash
 from systemprompt_jobs.model import CollectedJob, Extension, Overlap, Plan, Report, Run, State
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
 
     from sqlalchemy import Connection
 
@@ -155,3 +158,36 @@ class Calls:
         names: list[str] = []
         yield names
         names += self.names()[before:]
+
+
+@contextmanager
+def captured() -> Iterator[list[Any]]:
+    """Capture what this thread and those started meanwhile log: others are of earlier tests."""
+    earlier = {*threading.enumerate()} - {threading.current_thread()}
+
+    def of_ours(_logger: Any, _method: str, event: Any) -> Any:
+        if threading.current_thread() in earlier:
+            raise structlog.DropEvent
+        return event
+
+    with structlog.testing.capture_logs() as entries:
+        structlog.get_config()["processors"].insert(0, of_ours)
+        yield entries
+
+
+def steps(call: Callable[[], object]) -> int:
+    """Return how many lines of Python a call runs: work, which no load of the machine changes."""
+    lines = 0
+
+    def count(_frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return lines

@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import structlog
 
 from systemprompt_jobs import hookspecs
 from systemprompt_jobs._observe import _CAPACITY, DRAIN_S, SLOW_S
@@ -19,7 +18,7 @@ from systemprompt_jobs._run import MAX_MESSAGE, MAX_TRACEBACK
 from systemprompt_jobs._said import LOG_CHARACTERS
 from systemprompt_jobs.builtin import logs
 from systemprompt_jobs.model import Node, Place, Problem, Progress, Report, Run, State, Trigger
-from tests.support import START
+from tests.support import START, captured
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference" / "hooks.md").read_text()
 HOOKS = sorted(hookspecs.names())
@@ -155,7 +154,7 @@ def test_an_event_says_at_which_level_and_with_which_fields_it_is_logged(hook):
         assert log == "not logged"
         return
     names = inspect.signature(spec(hook)).parameters
-    with structlog.testing.capture_logs() as entries:
+    with captured() as entries:
         getattr(logs, hook)(**{name: VALUES[name] for name in names})
     (entry,) = entries
     level, _, fields = log.partition(": ")
@@ -171,7 +170,7 @@ def test_what_plugins_noted_is_in_the_lines_of_an_end_and_hides_nothing(hook):
     values = {name: VALUES[name] for name in names}
     notes = {"trace_id": "4bf9", "event": "mine", "job": "mine", "duration_s": "mine"}
     values["report"] = dataclasses.replace(values["report"], annotations=notes)
-    with structlog.testing.capture_logs() as entries:
+    with captured() as entries:
         getattr(logs, hook)(**values)
     (entry,) = entries
     assert (entry["event"], entry["job"], entry["duration_s"]) == (hook, "e:j", 0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from systemprompt_jobs import Runtime
 from systemprompt_jobs._store.schema import audit
+from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs.errors import ParameterError, UnknownJobError, UsageError
 from systemprompt_jobs.model import State, Trigger
+from tests.support import START
 from tests.test_runtime import Watch
 
 JOBS = """
@@ -91,6 +95,24 @@ def test_a_run_is_run_once_more_with_its_parameters_as_a_new_one(load):
     assert (again.parent, dict(again.parameters), again.enforce) == (first.id, {"n": -1}, True)
     assert runtime.find_run(again.id).parent == first.id
     assert audited(runtime)[-1] == ("ada", "retry", "jobs:add")
+
+
+def test_a_run_once_more_is_told_the_tick_of_the_old_one_and_stays_one_by_hand(load):
+    runtime = load()
+    midnight = datetime(2026, 3, 2, tzinfo=UTC)
+    (first,) = runtime.run("add", at=midnight)
+    again = runtime.retry(first.id)
+    assert (again.tick, again.trigger, again.parent) == (midnight, Trigger.MANUAL, first.id)
+    assert runtime.retry(again.id, detach=True).tick == midnight
+
+
+def test_of_a_stretch_of_ticks_the_last_is_run_once_more(load):
+    runtime = load()
+    (run,) = runtime.run("add")
+    stretch = {"state": "missed", "tick_at": START, "last_tick": START + timedelta(hours=3)}
+    with runtime._store.write() as connection:
+        connection.execute(update(run_table).where(run_table.c.id == run.id).values(stretch))
+    assert runtime.retry(run.id).tick == START + timedelta(hours=3)
 
 
 def test_one_that_has_not_ended_is_not_run_once_more(load):

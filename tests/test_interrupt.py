@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-import structlog
 
 from systemprompt_jobs._interrupt import Interrupter
 from systemprompt_jobs.interfaces import Capabilities
 from systemprompt_jobs.model import Report, Run, State, Trigger
-from tests.support import ManualClock
+from tests.support import ManualClock, captured
 
 LEASE_S = 30.0
 
@@ -83,7 +82,7 @@ def rig():
 
 @pytest.fixture
 def logged():
-    with structlog.testing.capture_logs() as entries:
+    with captured() as entries:
         yield entries
 
 

@@ -17,6 +17,7 @@ from systemprompt_jobs import _observe, hookimpl, hookspecs
 from systemprompt_jobs._observe import SLOW_S, Observer
 from systemprompt_jobs.model import Observers
 from tests.collect.conftest import line_of
+from tests.support import captured
 
 PATIENCE = 30
 """Seconds after which a test that hangs fails."""
@@ -31,7 +32,7 @@ def manager():
 
 @pytest.fixture
 def logged():
-    with structlog.testing.capture_logs() as entries:
+    with captured() as entries:
         yield entries
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 from queue import SimpleQueue
 
@@ -334,7 +333,7 @@ def test_a_timeout_that_leaves_a_stray_is_not(load):
     assert plugin.calls == [("run_finished", State.TIMED_OUT)]
 
 
-def test_whoever_waits_an_hour_for_a_retry_hears_within_a_second_that_it_is_cancelled(load):
+def test_whoever_waits_an_hour_for_a_retry_hears_that_it_is_cancelled(load):
     here, there = Plugin(), Plugin()
     runtime, other = load(here), load(there)
     answer = SimpleQueue()
@@ -354,9 +353,7 @@ def test_what_ends_when_a_stop_tells_it_to_is_left_to_others_if_attempts_are(loa
     runtime = load()
     runtime.start()
     assert jobs_of(runtime)["began"].wait(30)
-    before = time.monotonic()
     runtime.stop(timedelta(0))
-    assert time.monotonic() - before < 20
     again = load()
     (run,) = again.history(job="jobs:waits", states=["retrying"])
     assert (run.state, run.attempt) == (State.PENDING, 1)

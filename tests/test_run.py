@@ -10,7 +10,6 @@ from collections import UserString
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import structlog
 import svcs
 from sqlalchemy import Engine, create_engine, text
 
@@ -19,7 +18,7 @@ from systemprompt_jobs._context import Resources
 from systemprompt_jobs._run import MAX_MESSAGE, MAX_TRACEBACK, Attempt
 from systemprompt_jobs.errors import RunCancelled
 from systemprompt_jobs.model import Run, State, Trigger
-from tests.support import START, make_plan
+from tests.support import START, captured, make_plan
 
 
 class Bench:
@@ -51,7 +50,7 @@ def bench(tmp_path):
 
 @pytest.fixture
 def logged():
-    with structlog.testing.capture_logs() as entries:
+    with captured() as entries:
         yield entries
 
 

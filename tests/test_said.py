@@ -6,11 +6,10 @@ import threading
 from datetime import timedelta
 
 import pytest
-import structlog
 
 from systemprompt_jobs._said import LOG_CHARACTERS, Said, split_log
 from systemprompt_jobs.model import Progress, Report, Run, State, Trigger
-from tests.support import START
+from tests.support import START, captured
 
 RUN = Run(7, "ext:copy", Trigger.MANUAL, State.RUNNING)
 REPORT = Report(State.SUCCEEDED, START, START)
@@ -48,7 +47,7 @@ def test_numbers_of_any_kind_are_taken(given, kept):
 def test_what_is_no_number_is_ignored_with_a_warning_that_names_the_run(odd):
     said = Said(RUN)
     said.progress(odd, 10, "")
-    with structlog.testing.capture_logs() as entries:
+    with captured() as entries:
         assert said.new_progress(START) is None
     (entry,) = entries
     assert (entry["event"], entry["job"], entry["run"]) == ("progress_ignored", "ext:copy", 7)

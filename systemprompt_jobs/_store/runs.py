@@ -506,7 +506,7 @@ def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime)
 
 
 _MOST_WAITING = 1000
-"""Of the runs that wait for a slot or their turn, so many of the oldest are looked at."""
+"""Of a pool's runs whose slot is free, or whose turn may have come, so many are looked at."""
 
 
 def take_pending(
@@ -538,16 +538,14 @@ def take_pending(
         .order_by(run.c.available_at, run.c.id)
         .with_for_update(of=run, skip_locked=True)
     )
-    for_slots = run.c.reason.not_in(("", IN_TURN))
-    free = [
-        to_run(row)
-        for of_pool, limit in _shares(room)
-        for row in connection.execute(here.where(run.c.reason == "", of_pool).limit(limit))
-    ]
-    waiting = [
-        *map(to_run, connection.execute(here.where(for_slots).limit(_MOST_WAITING))),
-        *_next_in_turn(connection, here),
-    ]
+    for_slots = and_(run.c.reason.not_in(("", IN_TURN)), ~slots.taken())
+    free: list[Run] = []
+    waiting: list[Run] = []
+    for of_pool, limit in _shares(room):
+        free += _runs(connection, here.where(run.c.reason == "", of_pool).limit(limit))
+        waiting += _runs(connection, here.where(for_slots, of_pool).limit(_MOST_WAITING))
+    waiting.sort(key=lambda r: (r.due or now, r.id))  # pools may share a limit
+    waiting += _next_in_turn(connection, here)
     claims = slots.assign(waiting, slots.read(connection, waiting))
     kept_out = {claim.run.id for claim in claims if claim.verdict is not Verdict.START}
     due = [*free, *(r for r in waiting if r.id not in kept_out)]
@@ -558,12 +556,15 @@ def take_pending(
     return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
 
 
+def _runs(connection: Connection, statement: Select[Any]) -> list[Run]:
+    return [to_run(row) for row in connection.execute(statement)]
+
+
 def _next_in_turn(connection: Connection, here: Select[Any]) -> list[Run]:
     """Return the first of each job's runs that wait for their turn, if nothing is before it."""
     firsts = select(func.min(run.c.id)).where(PENDING, run.c.reason == IN_TURN)
     mine = run.c.id.in_(firsts.group_by(run.c.job_id))
-    found = connection.execute(here.where(mine).limit(_MOST_WAITING))
-    first = {r.job_id: r for r in map(to_run, found)}
+    first = {r.job_id: r for r in _runs(connection, here.where(mine).limit(_MOST_WAITING))}
     if not first:
         return []
     others = connection.execute(

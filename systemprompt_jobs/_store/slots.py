@@ -12,7 +12,7 @@ from collections import defaultdict
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import and_, bindparam, delete, exists, false, func, literal, or_, select, update
 
 from ..model import Overlap
 from ._bulk import delete_many, insert_many, select_many
@@ -21,7 +21,7 @@ from .schema import run, slot
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from ..model import Run
 
@@ -73,6 +73,21 @@ def read(connection: Connection, runs: Iterable[Run]) -> Held:
     for key, n, run_id in select_many(connection, slot, ("key", "n", "run_id"), "key", keys, ""):
         held[key][n] = run_id
     return held
+
+
+def taken() -> ColumnElement[bool]:
+    """Select those of the runs that wait for a slot which still wait in vain.
+
+    Said to the database, so that a thousand that wait for one slot hide nobody who waits for
+    another. Uses the primary key.
+    """
+    in_its_way = exists().where(slot.c.key == literal("overlap:") + run.c.job_id, slot.c.n == 0)
+    key, limit = (run.c.policy["concurrency", name] for name in ("key", "limit"))
+    holders = select(func.count()).where(
+        slot.c.key == literal("concurrency:") + key.as_string(), slot.c.run_id != run.c.id
+    )
+    full = func.coalesce(holders.scalar_subquery() >= limit.as_integer(), false())
+    return or_(and_(run.c.reason == Verdict.WAIT_OVERLAP.value, in_its_way), full)
 
 
 def assign(runs: Iterable[Run], held: Held) -> list[Claim]:

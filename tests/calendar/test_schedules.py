@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,19 +17,10 @@ from systemprompt_jobs import cron, errors, every, hookimpl, hookspecs
 from systemprompt_jobs._calendar import parse, splay
 from systemprompt_jobs.builtin import intervals
 from systemprompt_jobs.interfaces import Schedule
+from tests.support import steps
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
-
-
-def fastest(function, repeats=5):
-    """Return the least time of several calls, in seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 @pytest.mark.parametrize("schedule", [cron("@daily", "Europe/Berlin"), every(minutes=5)])
@@ -68,24 +58,24 @@ def test_plain_text_is_cron():
         parse("every: 300s", "UTC")
 
 
-def test_years_of_a_schedule_per_second_are_counted_quickly():
-    """Ten years of seconds, in a zone with daylight saving, in milliseconds."""
+def test_years_of_a_schedule_per_second_are_counted_without_walking():
+    """Ten years of seconds, in a zone with daylight saving, in under two steps a day."""
     schedule = cron("* * * * * *", "Europe/Berlin")
     assert schedule.count(NEW_YEAR, NEW_YEAR + 10 * YEAR) == 10 * 365 * 86400
-    assert fastest(lambda: schedule.count(NEW_YEAR, NEW_YEAR + 10 * YEAR)) < 0.02
+    assert steps(lambda: schedule.count(NEW_YEAR, NEW_YEAR + 10 * YEAR)) < 10_000
     newest = schedule.previous(NEW_YEAR + timedelta(microseconds=1))
     assert newest == NEW_YEAR
 
 
 def test_a_gap_costs_no_more_than_another_hour():
-    """In the worst gap, minutes or a whole day long, the next tick takes under a millisecond."""
+    """In the worst gap, minutes or a whole day long, nothing walks."""
     for zone, moment in (
         ("Europe/Berlin", datetime(2026, 3, 29, 0, 59, 59, tzinfo=UTC)),
         ("Pacific/Apia", datetime(2011, 12, 30, 9, 59, 59, tzinfo=UTC)),
     ):
         for text in ("* * * * * *", "0 30 2 * * *", "0 0 12 30 12 *", "0 0 0 29 2 *"):
             schedule = cron(text, zone)
-            assert fastest(lambda schedule=schedule, moment=moment: schedule.next(moment)) < 0.001
+            assert steps(lambda schedule=schedule, moment=moment: schedule.next(moment)) < 1000
 
 
 def test_a_job_costs_less_than_a_kilobyte():

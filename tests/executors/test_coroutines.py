@@ -60,6 +60,7 @@ def test_an_interrupted_function_gets_a_cancelled_error_where_it_awaits(bench):
     attempt = bench.submit(waits)
     began.wait(PATIENCE_S)
     bench.executor.interrupt(attempt)
+    assert attempt.cancelled.is_set()
     assert bench.report().outcome in {State.FAILED, State.CANCELLED}
     assert seen == ["cancelled"]
 

@@ -318,30 +318,62 @@ def test_a_warm_process_sees_its_extensions_section_as_the_last_reload_has_it(lo
     assert (seen[0], seen[-1]) == ("None", "ann")
 
 
+MENDED = """
+import os
+from systemprompt_jobs import job
+
+@job(executor="processes", schedule="no schedule")
+def broken():
+    return str(os.getpid())
+
+@job(executor="processes")
+def sound():
+    return str(os.getpid())
+"""
+
+
+def test_a_warm_process_runs_a_job_that_a_reload_has_mended(load, tmp_path):
+    runtime = load("processes: {size: 1}", jobs=MENDED)
+    runtime.start()
+    warm = runtime.run("sound")[0].message
+    with (tmp_path / "services/scheduler/config.yaml").open("a", encoding="utf-8") as file:
+        file.write("  jobs: [{extension: jobs, job: broken, schedule: '@yearly'}]\n")
+    assert runtime.reload() == ()
+    assert runtime.run("broken")[0].message == warm
+
+
 STUCK = """
-import threading
+import asyncio, threading
 from systemprompt_jobs import job
 
 release = threading.Event()
 
 @job(executor="one", run_on_startup=True, timeout="0.05s")
-def hangs():
-    release.wait(60)
+{define} hangs():
+    while not release.is_set():
+        {wait}
 
 @job(executor="one", schedule="* * * * * *")
-def behind():
+{define} behind():
     ...
 
 @job(schedule="* * * * * *")
 def beside():
     ...
 """
+DEAF = """try: await asyncio.sleep(0.01)
+        except asyncio.CancelledError: pass"""
 
 
-def test_a_pool_of_strays_holds_up_no_other_and_goes_on_when_they_end(load):
+@pytest.mark.parametrize(
+    ("kind", "define", "wait"),
+    [("threads", "def", "release.wait(60)"), ("asyncio", "async def", DEAF)],
+)
+def test_a_pool_of_strays_holds_up_no_other_and_goes_on_when_they_end(load, kind, define, wait):
     watch = Watch()
-    one, starts = "one: {kind: threads, size: 1}", "job: hangs, enabled: true"
-    runtime = load(one, starts, plugins=[watch], jobs=STUCK)
+    one, starts = f"one: {{kind: {kind}, size: 1}}", "job: hangs, enabled: true"
+    jobs = STUCK.format(define=define, wait=wait)
+    runtime = load(one, starts, plugins=[watch], jobs=jobs)
     runtime.start()
     try:
         watch.until("run_timed_out")

@@ -156,10 +156,9 @@ def test_one_that_holds_the_interpreters_lock_for_ever_is_killed(bench):
 
 def test_one_that_is_told_to_end_may_end_by_itself(tmp_path):
     bench = Bench(tmp_path, grace=PATIENCE_S)
-    attempt = bench.submit("waits_for_a_file", folder=str(tmp_path))
+    attempt = bench.submit("waits_until_told", folder=str(tmp_path))
     bench.until_found("*.waiting")
     bench.executor.interrupt(attempt)
-    (tmp_path / "release").touch()
     assert bench.report().message == "ended by itself"
     bench.executor.close()
     bench.runtime.stop()

@@ -97,6 +97,37 @@ def values_of(plan, trigger=Trigger.SCHEDULE, node="n0"):
     return values | {"node": node, "lease_until": 0}
 
 
+def test_whoever_waits_for_a_free_slot_is_found_behind_thousands_that_wait_for_another(store):
+    busy = [
+        make_plan("queued", overlap=Overlap.QUEUE),
+        make_plan("limited", overlap=Overlap.ALLOW, concurrency=Concurrency("api", 1)),
+        make_plan("elsewhere", overlap=Overlap.QUEUE, executor="full"),
+    ]
+    free = [
+        make_plan("next", overlap=Overlap.QUEUE),
+        make_plan("other", overlap=Overlap.ALLOW, concurrency=Concurrency("db", 1)),
+    ]
+    with store.write() as connection:
+        running = run_rows.add(connection, [values_of(plan) for plan in busy[:2]])
+        assert len(run_rows.gate(connection, running, START, 0)[0]) == 2
+        for plan in busy:
+            reason = "concurrency" if plan.concurrency else "overlap"
+            rows = [values_of(plan) | waiting(reason, n) for n in range(1100)]
+            run_rows.add(connection, rows)
+        run_rows.add(connection, [values_of(free[0]) | waiting("overlap", 2000)])
+        run_rows.add(connection, [values_of(free[1]) | waiting("concurrency", 2000)])
+        pools = {plan.id: plan.executor for plan in busy + free}
+        digest = job_set(connection, pools)
+        now, room = START + timedelta(hours=1), {"default": 5, "full": 0}
+        taken = run_rows.take_pending(connection, digest, pools, "n1", now, 0, room)
+    assert [run.job_id for run in taken] == [plan.id for plan in free]
+
+
+def waiting(reason, after_s):
+    due = START + timedelta(seconds=after_s)
+    return {"state": State.PENDING, "reason": reason, "available_at": due, "node": ""}
+
+
 # --- the machine ---
 
 PLANS = (

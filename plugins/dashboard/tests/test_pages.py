@@ -144,7 +144,7 @@ def test_a_run_that_never_ran_says_why(client, runtime):
     missed = runtime.history(states=["missed"], limit=1)[0]
     text = client.get(f"/runs/{missed.id}").text
     assert "It lies in a stretch of 300 ticks" in text
-    assert "No scheduler was up at that time." in text
+    assert "No scheduler is known to have been up at that time." in text
 
 
 def test_every_state_of_a_run_has_a_page(client, runtime):

@@ -36,7 +36,7 @@ COMMANDS = {
     "reset-clock": ("_reset_clock", "Let jobs go on that wait because a clock was wrong."),
     "resume": ("_resume", "End the pauses of jobs; what was due meanwhile is not made up."),
     "prune": ("_prune", "Forget old history, as schedulers do by themselves about once an hour."),
-    "retry": ("_retry", "Run a run that has ended once more, with the same parameters."),
+    "retry": ("_retry", "Run a run that has ended once more, with the same parameters and tick."),
     "run": ("_run", "Run jobs here and now, and wait until they have ended."),
     "serve": ("_serve", "Run the scheduler until it is told to stop."),
     "show": ("_status", "Show the scheduler at a glance, or all about one job or run."),

@@ -16,7 +16,7 @@ from ._who import who
 @as_json
 @click.pass_context
 def command(ctx: click.Context, number: int, detach: bool, as_json: bool) -> None:
-    """Run a run that has ended once more, with the same parameters.
+    """Run a run that has ended once more, with the same parameters and tick.
 
     The new run is one by hand. Exit code 1: it did not succeed.
     """

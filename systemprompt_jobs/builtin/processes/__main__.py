@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from systemprompt_jobs import Report, Run, Runtime
-from systemprompt_jobs.errors import text_of
+from systemprompt_jobs.errors import UsageError, text_of
 from systemprompt_jobs.model import State
 
 from ._voice import CarriedVoice
@@ -92,16 +92,22 @@ class _Worker:
         now = datetime.now(UTC)
         self._voice = voice = CarriedVoice(self._send)
         try:
-            attempt = self._loaded().attempt(run, said=voice, config=config)
+            self._attempt = attempt = self._new_attempt(run, config)
         except Exception as error:  # noqa: BLE001  # whatever a plugin does when it loads here
             reason = f"the worker process cannot run it: {text_of(error)}"
             return Report(State.FAILED, now, now, error=reason)
-        self._attempt = attempt
         if self._terminated:
             attempt.interrupt()
         report = attempt.call()
         voice.end()
         return report
+
+    def _new_attempt(self, run: Run, config: Mapping[str, Any]) -> Attempt:
+        runtime = self._loaded()
+        with suppress(UsageError):
+            return runtime.attempt(run, said=self._voice, config=config)
+        runtime.reload()  # a configuration that degrades the job may be older than the scheduler's
+        return runtime.attempt(run, said=self._voice, config=config)
 
     def _watch(self, signals: int) -> None:
         """Tell the function of a SIGTERM; leave at once when the scheduler is gone."""
