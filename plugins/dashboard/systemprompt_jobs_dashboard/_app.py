@@ -141,7 +141,9 @@ def _templates() -> Environment:
 def _refused(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else _status(error)
     said = error.detail if isinstance(error, HTTPException) else str(error)
-    return _say(request, status, said)
+    answer = _say(request, status, said)
+    answer.headers.update(getattr(error, "headers", None) or {})
+    return answer
 
 
 def _status(error: Exception) -> int:
