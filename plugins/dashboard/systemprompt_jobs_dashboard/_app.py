@@ -105,6 +105,7 @@ def create_app(runtime: Runtime, access: Access | None = None) -> Starlette:
 def _routes() -> list[Route | Mount]:
     return [
         Route("/", _list.jobs, name="jobs"),
+        Route("/several", _actions.several, methods=["POST"]),
         Route("/jobs/{job}", _job.job),
         Route("/jobs/{job}/run", _actions.run, methods=["POST"]),
         Route("/jobs/{job}/pause", _actions.pause, methods=["POST"]),
