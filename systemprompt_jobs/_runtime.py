@@ -1128,10 +1128,7 @@ class Runtime:
 
     def _readable(self) -> bool:
         """Return whether there is a database yet; raises StoreError if it cannot be used."""
-        if not self._store.exists:
-            return False
-        self._store.check()
-        return True
+        return self._store.usable()
 
 
 def _node_overview(row: Any) -> NodeOverview:
