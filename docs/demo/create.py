@@ -1,5 +1,4 @@
-"""Make a demo project: a real application database with expired and live rows, a few jobs that
-do well and some that do not, and its YAML.
+"""Make a demo project: a real application database with expired and live rows, jobs, and its YAML.
 
 Usage: python docs/demo/create.py FOLDER
 """
