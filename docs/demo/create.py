@@ -43,11 +43,18 @@ from systemprompt_jobs import job
 
 @job(schedule="20 * * * * *", max_attempts=2, retry_delay="5s", repeatable=True)
 def import_prices(ctx):
-    """Fetch the prices; the shop answers only to a second attempt, and to even runs never."""
+    """Fetch the prices; the shop answers only to the second attempt."""
     ctx.log.info("asking the shop", attempt=ctx.run.attempt)
-    if ctx.run.attempt == 1 or ctx.run.id % 2 == 0:
+    if ctx.run.attempt == 1:
         raise ConnectionError("shop.example.org does not answer")
     return "412 prices"
+
+
+@job(schedule="*/20 * * * * *", silence=["five-fields"])
+def charge_cards(ctx):
+    """Fail each time, so that there is an error, a traceback and a log to look at."""
+    ctx.log.warning("the bank asks for a newer certificate")
+    raise PermissionError("the certificate of pay.example.org has expired")
 
 
 @job(schedule="*/15 * * * * *", silence=["five-fields"])
