@@ -30,6 +30,7 @@ $(INSTALLED_DEV): $(INSTALLED)
 .PHONY: run
 run: $(INSTALLED) ## run the scheduler and its dashboard on a demo project; Ctrl-C stops it
 	$(BIN)/python docs/demo/create.py $(DEMO)
+	$(BIN)/systemprompt --root $(DEMO) infra jobs pause send_newsletter --note "the text is not ready"
 	$(BIN)/systemprompt --root $(DEMO) infra jobs serve --dashboard
 
 .PHONY: test

@@ -36,6 +36,15 @@ def parse_timeout(value: object) -> timedelta | None:
     return duration
 
 
+def text(value: timedelta) -> str:
+    """Return a duration as `parse` reads it, e.g. `1h30m`."""
+    seconds, parts = value.total_seconds(), []
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        whole, seconds = divmod(seconds, size)
+        parts += [f"{whole:.0f}{unit}"] if whole else []
+    return "".join(parts) + (f"{seconds:g}s" if seconds or not parts else "")
+
+
 def _from_text(text: str) -> timedelta | None:
     if _SECONDS.fullmatch(text):
         return _from_parts({"seconds": float(text)})

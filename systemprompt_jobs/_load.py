@@ -174,10 +174,7 @@ class Loaded:
 
     def _readable(self) -> bool:
         """Return whether there is a database yet; raises StoreError if it cannot be used."""
-        if not self._store.exists:
-            return False
-        self._store.check()
-        return True
+        return self._store.usable()
 
 
 def own_ids(plan: Plan) -> list[str]:

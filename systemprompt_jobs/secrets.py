@@ -18,7 +18,10 @@ _QUERY = re.compile(
     r"([?&][^\s=&#]*(?:[_-]key|password|passwd|token|secret)=)[^\s&#]+", re.IGNORECASE
 )
 _WEB_PATH = re.compile(r"^(https?://[^/?#]*)[/?#].+$", re.IGNORECASE | re.DOTALL)
-_SECRET = re.compile(r"([_-]key|password|passwd|token|secret)$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"([_-]key|password|passwd|passphrase|token|secret|authorization|cookie|credentials?)$",
+    re.IGNORECASE,
+)
 
 
 def is_secret(name: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from systemprompt_jobs import _durations
 from systemprompt_jobs._durations import parse
 
 
@@ -54,3 +55,8 @@ def test_never_raises_anything_else(value):
         assert parse(value) >= timedelta(0)
     except ValueError as error:
         assert "is no duration" in str(error)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize("written", ["0s", "1m", "1h30m", "2d5s", "0.5s", "5m1s"])
+def test_a_duration_is_said_as_it_is_written(written):
+    assert _durations.text(parse(written)) == written

@@ -18,7 +18,7 @@ from systemprompt_jobs.secrets import (
 
 
 @pytest.mark.parametrize(
-    "name", ["api_key", "password", "db-password", "TOKEN", "parameters.secret"]
+    "name", ["api_key", "password", "db-password", "TOKEN", "parameters.secret", "Authorization"]
 )
 def test_names_of_secrets(name):
     assert is_secret(name)

@@ -1,4 +1,4 @@
-"""Make a demo project: a real application database with expired and live rows, and its YAML.
+"""Make a demo project: a real application database with expired and live rows, jobs, and its YAML.
 
 Usage: python docs/demo/create.py FOLDER
 """
@@ -15,6 +15,7 @@ CONFIG = """\
 scheduler:
   databases:
     default: sqlite:///var/app.db
+  local_plugins: [jobs.py]
   jobs:
     - extension: hello
       job: hello
@@ -34,12 +35,50 @@ scheduler:
           - {table: login_attempts, column: at, older_than: 30d}
 """
 
+JOBS = '''\
+"""Jobs that a page worth looking at needs: one fails, one is slow, one is in its own way."""
+
+from systemprompt_jobs import job
+
+
+@job(schedule="20 * * * * *", max_attempts=2, retry_delay="5s", repeatable=True)
+def import_prices(ctx):
+    """Fetch the prices; the shop answers only to the second attempt."""
+    ctx.log.info("asking the shop", attempt=ctx.run.attempt)
+    if ctx.run.attempt == 1:
+        raise ConnectionError("shop.example.org does not answer")
+    return "412 prices"
+
+
+@job(schedule="*/20 * * * * *", silence=["five-fields"])
+def charge_cards(ctx):
+    """Fail each time, so that there is an error, a traceback and a log to look at."""
+    ctx.log.warning("the bank asks for a newer certificate")
+    raise PermissionError("the certificate of pay.example.org has expired")
+
+
+@job(schedule="*/15 * * * * *", silence=["five-fields"])
+def build_index(ctx):
+    """Take 20 s every 15 s, so that every other tick is skipped: the one before still runs."""
+    for page in range(20):
+        ctx.progress(page + 1, 20, "pages")
+        ctx.sleep(1)
+    return "20 pages"
+
+
+@job(schedule="*/30 * * * * *", silence=["five-fields"])
+def send_newsletter():
+    """Be paused: the demo pauses this job until somebody resumes it."""
+'''
+
 
 def main(folder: Path) -> None:
     """Write the project, with a fresh database each time."""
     (folder / "services" / "scheduler").mkdir(parents=True, exist_ok=True)
     (folder / "var").mkdir(exist_ok=True)
     (folder / "services" / "scheduler" / "config.yaml").write_text(CONFIG, encoding="utf-8")
+    (folder / "jobs.py").write_text(JOBS, encoding="utf-8")
+    (folder / "jobs.py").chmod(0o644)  # code that others may write to is refused
     database = folder / "var" / "app.db"
     database.unlink(missing_ok=True)
     expired, live = fill(database, datetime.now(UTC))

@@ -11,6 +11,7 @@ from datetime import timedelta
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, get_args
 
+from .. import _durations
 from .._calendar import Cron
 from ..model import LintCode, Problem
 
@@ -97,7 +98,8 @@ def _long_timeout(plan: Plan, now: datetime) -> Iterator[_Said]:
     shortest = min((later - tick for tick, later in pairwise(ticks)), default=plan.timeout)
     if plan.timeout > shortest:
         reason = (
-            f"its timeout, {plan.timeout}, is longer than the {shortest} from one tick to the next: "
+            f"its timeout, {_durations.text(plan.timeout)}, is longer than the "
+            f"{_durations.text(shortest)} from one tick to the next: "
             "a run that hangs is in the way of the ticks after it"
         )
         remedy = "set a shorter `timeout`, or a schedule with more time between its ticks"
@@ -116,12 +118,14 @@ def _retries(plan: Plan, now: datetime) -> Iterator[_Said]:  # noqa: ARG001
 
 
 def _dry_run(plan: Plan, now: datetime) -> Iterator[_Said]:  # noqa: ARG001
+    """Look for jobs that an operator wants; one that only came with its plugin does no harm."""
     code = getattr(inspect.unwrap(plan.job.function), "__code__", None)
-    if code is not None and "enforce" in code.co_names and not plan.enforce:
+    asks = code is not None and "enforce" in code.co_names
+    if asks and plan.listed and not plan.enforce:
         yield (
             "its function asks for `ctx.enforce`, which is false: it only says what it would do",
             "set `enforce: true` in its entry once that is what you want",
-            plan.sources["enforce"][-1].place if plan.listed else plan.job.place,
+            plan.sources["enforce"][-1].place,
         )
 
 

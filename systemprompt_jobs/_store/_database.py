@@ -50,6 +50,7 @@ class Store:
         self._turn = threading.Lock() if self.one_host else nullcontext()
         self._opening = threading.Lock()
         self._engine: Engine | None = None
+        self._usable = False
 
     @property
     def label(self) -> str:
@@ -98,8 +99,21 @@ class Store:
                 + ": start the scheduler once (`systemprompt infra jobs serve`) to migrate it"
             )
 
+    def usable(self) -> bool:
+        """Return whether there is a database yet; raise as `check` does where it is of no use.
+
+        Pages ask before each of many statements, so a good answer is kept until one fails.
+        """
+        if isinstance(self.backend, SQLite) and not self.backend.exists():
+            return False  # a file may go without a statement that fails
+        if not self._usable and self.exists:
+            self.check()
+            self._usable = True
+        return self._usable
+
     def close(self) -> None:
         """Close all connections."""
+        self._usable = False
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
@@ -157,11 +171,14 @@ class Store:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as error:
-            raise self.backend.explain(error.orig) from error
-        except sqlite3.Error as error:  # while connecting or beginning
-            raise self.backend.explain(error) from error
-        except PoolTimeoutError as error:
-            raise StoreError(
-                f"the database {self.label} has no free connection: {error}"
-            ) from error
+        except (DBAPIError, sqlite3.Error, PoolTimeoutError) as error:
+            self._usable = False
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> StoreError:
+        if isinstance(error, PoolTimeoutError):
+            return StoreError(f"the database {self.label} has no free connection: {error}")
+        driver = (
+            error.orig if isinstance(error, DBAPIError) else error
+        )  # bare while connecting or beginning
+        return self.backend.explain(driver)

@@ -398,3 +398,23 @@ def test_a_database_without_tables_is_not_there_yet(empty):
     store.prepare()
     assert store.exists
     store.close()
+
+
+def test_whether_a_database_is_usable_is_asked_until_it_is_and_again_after_a_failure(empty):
+    store = Store(empty)
+    assert not store.usable()
+    store.prepare()
+    assert store.usable()
+    set_revision(store, "0009", "0008")
+    assert store.usable()  # known; pages ask before each statement
+    with pytest.raises(StoreError), store.read() as connection:
+        connection.exec_driver_sql("SELECT nothing FROM nowhere")
+    with pytest.raises(StoreUnusableError, match="upgrade systemprompt-jobs"):
+        store.usable()
+    store.close()
+
+
+def test_a_file_that_has_gone_is_no_usable_database(sqlite):
+    assert sqlite.usable()
+    sqlite.backend.file.unlink()
+    assert not sqlite.usable()

@@ -18,15 +18,18 @@ from systemprompt_jobs.errors import UsageError
 from systemprompt_jobs.model import State
 
 from ._access import SESSION_S, cleaned
-from ._guard import COOKIE, check_may_act, dashboard_of, read_form, root_of
+from ._catalogue import Chosen
+from ._guard import COOKIE, check_may_act, dashboard_of, read_fields, read_form, root_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import Request
     from starlette.responses import Response
 
     from ._guard import Visitor
 
-_NOTE_LENGTH = 500
+_NOTE_LENGTH, _NAMED = 500, 5
 
 
 def who(visitor: Visitor) -> str:
@@ -91,6 +94,35 @@ async def resume(request: Request) -> Response:
     found = await run_in_threadpool(dashboard.runtime.resume, job_id, who=who(visitor))
     session.flash.append(f"{job_id} is resumed" if found else f"{job_id} was not paused")
     return _back(request, f"/jobs/{quote(job_id)}")
+
+
+async def several(request: Request) -> Response:
+    """Pause or resume the jobs that are checked, or all that the address's search finds."""
+    visitor: Visitor = request.scope["visitor"]
+    fields = await read_fields(request)
+    form = dict(fields)
+    session = check_may_act(visitor, form)
+    runtime, catalogue = dashboard_of(request).runtime, dashboard_of(request).catalogue
+    ids = [value for name, value in fields if name == "job"]
+    if form.get("which") == "found":
+        ids = await run_in_threadpool(catalogue.find, Chosen.by(request))
+    if not ids:
+        raise UsageError("no job is chosen: check some, or take all that were found")
+    note, by = form.get("note", "").strip()[:_NOTE_LENGTH], who(visitor)
+    if form.get("act") == "resume":
+        resumed = await run_in_threadpool(runtime.resume, *ids, note=note, who=by)
+        session.flash.append(f"resumed: {_some(resumed)}")
+    else:
+        until = _end(form.get("until", "").strip(), runtime.settings.timezone)
+        await run_in_threadpool(runtime.pause, *ids, until=until, note=note, who=by)
+        session.flash.append(f"paused: {_some(ids)}")
+    return _back(request, f"/?{request.url.query}")
+
+
+def _some(ids: Sequence[str]) -> str:
+    """Name a few jobs, and say how many more there are."""
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return f"{', '.join(ids[:_NAMED])}{more}" if ids else "none, none was paused"
 
 
 def _end(text: str, zone: str) -> datetime | timedelta | None:

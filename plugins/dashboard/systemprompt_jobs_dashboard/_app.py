@@ -105,6 +105,7 @@ def create_app(runtime: Runtime, access: Access | None = None) -> Starlette:
 def _routes() -> list[Route | Mount]:
     return [
         Route("/", _list.jobs, name="jobs"),
+        Route("/several", _actions.several, methods=["POST"]),
         Route("/jobs/{job}", _job.job),
         Route("/jobs/{job}/run", _actions.run, methods=["POST"]),
         Route("/jobs/{job}/pause", _actions.pause, methods=["POST"]),
@@ -141,7 +142,9 @@ def _templates() -> Environment:
 def _refused(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else _status(error)
     said = error.detail if isinstance(error, HTTPException) else str(error)
-    return _say(request, status, said)
+    answer = _say(request, status, said)
+    answer.headers.update(getattr(error, "headers", None) or {})
+    return answer
 
 
 def _status(error: Exception) -> int:

@@ -135,6 +135,11 @@ def _same_origin(headers: Headers) -> bool:
 
 async def read_form(request: Request) -> dict[str, str]:
     """Return the fields of a form. Raises HTTPException for what is too large or no form."""
+    return dict(await read_fields(request))
+
+
+async def read_fields(request: Request) -> list[tuple[str, str]]:
+    """Return the fields of a form of which some come several times. Raises as `read_form`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     if kind != "application/x-www-form-urlencoded":
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "this is not a form")
@@ -144,10 +149,9 @@ async def read_form(request: Request) -> dict[str, str]:
         if len(body) > _FORM_BYTES:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "this form is too large")
     try:
-        fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=50)
+        return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=50)
     except ValueError:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "this form cannot be read") from None
-    return dict(fields)
 
 
 def check_may_act(visitor: Visitor, form: dict[str, str]) -> Session:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from systemprompt_jobs.builtin import words
-from systemprompt_jobs.model import State
+from systemprompt_jobs.model import RETRYING, State
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Run
@@ -60,7 +60,8 @@ def state_words(run: Run | Glance) -> str:
     reason = f": {run.reason}" if run.reason else ""
     count = f" x{run.count}" if run.count > 1 else ""
     tries = f", attempt {run.attempt}" if run.attempt > 1 else ""
-    return f"{run.state}{reason}{count}{tries}"
+    waits = run.attempt and run.state in (State.PENDING, State.CLAIMED)
+    return f"{RETRYING if waits else run.state}{reason}{count}{tries}"
 
 
 def instant(value: datetime | None) -> str:

@@ -93,3 +93,34 @@ def test_a_degraded_job_is_not_run(operator):
 def test_a_job_that_is_not_there_is_not_found(operator):
     assert act(operator, "jobs:nope", "run").status_code == 404
     assert act(operator, "jobs:nope", "pause").status_code == 404
+
+
+def several(operator, query="", *jobs, **form):
+    return operator.post(f"/several?{query}", data={"csrf": csrf(operator), "job": jobs, **form})
+
+
+def test_several_jobs_are_paused_and_resumed_together(operator, runtime):
+    answer = several(operator, "", "jobs:slow", "jobs:fail", act="pause", until="2h", note="move")
+    assert answer.status_code == 303
+    assert "paused: jobs:slow, jobs:fail" in operator.get(answer.headers["location"]).text
+    pauses = runtime.pauses()
+    assert {pauses[name].note for name in ("jobs:slow", "jobs:fail")} == {"move"}
+    several(operator, "", "jobs:slow", "jobs:fail", act="resume")
+    assert pauses.keys() - runtime.pauses().keys() == {"jobs:slow", "jobs:fail"}
+    assert {entry.who for entry in runtime.audit(limit=4)} == {"dashboard:ann"}
+
+
+def test_all_jobs_of_a_tag_are_paused_whatever_is_checked(operator, runtime):
+    before = runtime.pauses().keys()
+    several(operator, "tag=polite", "jobs:slow", act="pause", which="found")
+    assert runtime.pauses().keys() - before == {"jobs:greet"}
+
+
+def test_several_are_chosen_by_the_forms_of_the_page_by_operators_only(operator, client):
+    text = operator.get("/?tag=a%26b").text
+    assert 'name="job" value="jobs:greet" form="several"' in text
+    assert 'action="/several?q=&amp;tag=a%26b&amp;only=all&amp;page=1"' in text
+    assert "/several" not in client.get("/").text
+    assert client.post("/several", data={"job": "jobs:slow"}).status_code == 403
+    answer = several(operator, act="pause")
+    assert (answer.status_code, "no job is chosen" in answer.text) == (400, True)

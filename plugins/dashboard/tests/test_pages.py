@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -239,3 +240,10 @@ def test_a_project_without_a_database_shows_its_jobs(project):
     for path in PAGES[:-1]:
         assert client.get(path).status_code == 200
     assert not (project / "var/jobs.db").exists()
+
+
+def test_a_run_that_waits_for_its_next_attempt_is_retrying_not_pending(client, runtime):
+    """The database has run 9 of `fill` as pending with an attempt behind it."""
+    (run,) = runtime.history(job="jobs:slow", states=["pending"])
+    text = client.get(f"/runs/{run.id}").text
+    assert re.search(r'class="state pending"><span aria-hidden="true">·</span> retrying', text)

@@ -55,10 +55,9 @@ def command(ctx: click.Context, diff: bool, github: bool, as_json: bool) -> None
     """
     session: Session = ctx.obj
     runtime = session.runtime()
-    found = _look(runtime)
-    changes = runtime.changes() if diff and not found.errors else None
+    found, changes = _look(runtime, diff=diff)
     if as_json:
-        _print_answer(runtime, found, changes)
+        print_json(_answer(runtime, found, changes))
     elif github:
         _annotate(found)
     else:
@@ -66,15 +65,16 @@ def command(ctx: click.Context, diff: bool, github: bool, as_json: bool) -> None
     ctx.exit(found.exit_code())
 
 
-def _look(runtime: Runtime) -> _Found:
+def _look(runtime: Runtime, *, diff: bool) -> tuple[_Found, Sequence[Change] | None]:
     try:
         suspicions = runtime.lint()
     except ConfigurationError as error:
-        return _Found(error.problems, runtime.degraded, runtime.warnings)
-    return _Found((), runtime.degraded, (*runtime.warnings, *suspicions))
+        return _Found(error.problems, runtime.degraded, runtime.warnings), None
+    found = _Found((), runtime.degraded, (*runtime.warnings, *suspicions))
+    return found, runtime.changes() if diff else None
 
 
-def _print_answer(runtime: Runtime, found: _Found, changes: Sequence[Change] | None) -> None:
+def _answer(runtime: Runtime, found: _Found, changes: Sequence[Change] | None) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "ok": not found.exit_code(),
         "plugins": len(runtime.collection.extensions),
@@ -85,7 +85,7 @@ def _print_answer(runtime: Runtime, found: _Found, changes: Sequence[Change] | N
     }
     if changes is not None:
         answer["changes"] = [asdict(change) for change in changes]
-    print_json(answer)
+    return answer
 
 
 def _show(runtime: Runtime, found: _Found, changes: Sequence[Change] | None) -> None:

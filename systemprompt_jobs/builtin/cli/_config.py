@@ -34,14 +34,18 @@ def command() -> None:
 def show(session: Session, as_json: bool) -> None:
     """Show every setting and every job's values, and which file and line set each."""
     runtime = session.runtime()
-    plans = runtime.plans  # raises what is wrong with the files
     if as_json:
-        settings = {name: source_shape(s[-1], name) for name, s in runtime.settings.sources.items()}
-        jobs = {plan.id: values_shape(plan) for plan in plans}
-        print_json({"root": str(runtime.project.root), "settings": settings, "jobs": jobs})
+        print_json(_answer(runtime))
         return
+    rows = _rows(runtime)  # raises what is wrong with the files
     say(f"root  {runtime.project.root}", "")
-    show_table(_COLUMNS, _rows(runtime))
+    show_table(_COLUMNS, rows)
+
+
+def _answer(runtime: Runtime) -> dict[str, Any]:
+    jobs = {plan.id: values_shape(plan) for plan in runtime.plans}
+    settings = {name: source_shape(s[-1], name) for name, s in runtime.settings.sources.items()}
+    return {"root": str(runtime.project.root), "settings": settings, "jobs": jobs}
 
 
 def _rows(runtime: Runtime) -> list[tuple[str, str, str]]:

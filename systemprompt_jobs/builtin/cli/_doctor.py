@@ -12,6 +12,8 @@ from ._shapes import print_json
 from ._text import paragraph, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from systemprompt_jobs.model import Finding
 
     from ._session import Session
@@ -27,14 +29,21 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     session: Session = ctx.obj
     findings = session.runtime().examine()
-    well = all(finding.ok for finding in findings)
     if as_json:
-        print_json({"ok": well, "findings": [_shape(finding) for finding in findings]})
+        print_json(_answer(findings))
     else:
         for finding in findings:
             _show(finding)
-    if not well:
+    if not _all_well(findings):
         ctx.exit(FAILED)
+
+
+def _all_well(findings: Sequence[Finding]) -> bool:
+    return all(finding.ok for finding in findings)
+
+
+def _answer(findings: Sequence[Finding]) -> dict[str, Any]:
+    return {"ok": _all_well(findings), "findings": [_shape(finding) for finding in findings]}
 
 
 def _shape(finding: Finding) -> dict[str, Any]:

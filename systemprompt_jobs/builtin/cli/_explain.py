@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -40,16 +40,18 @@ def command(session: Session, job: str, at: str | None, as_json: bool) -> None:
     zone = ZoneInfo(runtime.find(job).timezone)
     found = runtime.explain(job, read_instant("--at", at, zone) if at else None)
     if as_json:
-        print_json(
-            {
-                "job": found.plan.id,
-                "sentences": list(found.sentences),
-                "run": run_shape(found.run) if found.run else None,
-                "values": values_shape(found.plan),
-            }
-        )
-        return
-    _show(found, values=at is None)
+        print_json(_answer(found))
+    else:
+        _show(found, values=at is None)
+
+
+def _answer(found: Explanation) -> dict[str, Any]:
+    return {
+        "job": found.plan.id,
+        "sentences": list(found.sentences),
+        "run": run_shape(found.run) if found.run else None,
+        "values": values_shape(found.plan),
+    }
 
 
 def _show(found: Explanation, *, values: bool) -> None:

@@ -18,6 +18,8 @@ from ._text import say
 from ._times import moment, now
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from systemprompt_jobs import Runtime
 
     from ._session import Session
@@ -26,10 +28,18 @@ if TYPE_CHECKING:
 def _known(
     _ctx: click.Context, _param: click.Parameter, states: tuple[str, ...]
 ) -> tuple[str, ...]:
+    try:
+        return known_states(states)
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def known_states(states: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of states as they are. Raises UsageError for what is none."""
     for state in states:
         if state not in STATES:
-            raise click.BadParameter(f"there is no state {state!r}; {near(state, STATES)}")
-    return states
+            raise UsageError(f"there is no state {state!r}; {near(state, STATES)}")
+    return tuple(states)
 
 
 @click.command("history")

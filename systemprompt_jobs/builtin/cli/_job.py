@@ -75,13 +75,18 @@ def find_orphan(runtime: Runtime, name: str) -> Orphan | None:
     return found[0] if len(found) == 1 else None
 
 
+def orphan_answer(runtime: Runtime, orphan: Orphan) -> dict[str, Any]:
+    """Return what is known of a job that no plugin provides any more, as JSON has it."""
+    runs = runtime.history(job=orphan.id, limit=_RUNS)
+    return {"job": {**orphan_shape(orphan), "last_runs": [run_shape(run) for run in runs]}}
+
+
 def answer_orphan(runtime: Runtime, orphan: Orphan, *, as_json: bool) -> None:
     """Print what is known of a job that no plugin provides any more."""
-    runs = runtime.history(job=orphan.id, limit=_RUNS)
     if as_json:
-        shapes = [run_shape(run) for run in runs]
-        print_json({"job": {**orphan_shape(orphan), "last_runs": shapes}})
+        print_json(orphan_answer(runtime, orphan))
         return
+    runs = runtime.history(job=orphan.id, limit=_RUNS)
     say(
         one_line(f"{orphan.id} (orphaned)"),
         "  no live scheduler provides it; it is back where it was when one does",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,7 +37,7 @@ def command(ctx: click.Context, number: int, follow: bool, as_json: bool) -> Non
     runtime = session.runtime()
     run = runtime.find_run(number)
     if as_json:
-        print_json({"attempts": [attempt_shape(a) for a in runtime.attempts(run)]})
+        print_json(_answer(runtime, run))
         return
     printer = _Printer()
     printer.show(runtime.attempts(run))
@@ -47,6 +47,10 @@ def command(ctx: click.Context, number: int, follow: bool, as_json: bool) -> Non
         printer.show(runtime.attempts(run))
     if not printer.lines:
         complain(_why_nothing(run, runtime))
+
+
+def _answer(runtime: Runtime, run: Run) -> dict[str, Any]:
+    return {"attempts": [attempt_shape(attempt) for attempt in runtime.attempts(run)]}
 
 
 class _Printer:

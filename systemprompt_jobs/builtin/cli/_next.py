@@ -44,6 +44,16 @@ class _Tick:
     note: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Upcoming:
+    """Ticks without end, the schedule to be explained if one was asked for, and who is disabled."""
+
+    ticks: Iterator[_Tick]
+    explained: Schedule | None
+    zone: ZoneInfo
+    disabled: str | None
+
+
 @click.command("next")
 @click.argument("job", required=False, metavar="[JOB]", shell_complete=_complete.jobs)
 @click.option("-n", "--number", type=click.IntRange(1, 10_000), default=10, show_default=True,
@@ -68,6 +78,16 @@ def command(
     if text is not None and job is not None:
         raise UsageError("name a JOB or give --schedule, not both")
     runtime = session.runtime()
+    found = _upcoming(runtime, job, start, tz, text)
+    if as_json:
+        print_json(_answer(found, number))
+    else:
+        _show(found, number, named=text is None)
+
+
+def _upcoming(
+    runtime: Runtime, job: str | None, start: str | None, tz: str | None, text: str | None
+) -> _Upcoming:
     zone = _zone(tz) if tz else None
     if text is not None:
         schedules = {"": runtime.parse(text, tz or "UTC")}
@@ -75,12 +95,10 @@ def command(
         schedules = _schedules(runtime, job)
     shown_in = zone or _common_zone(schedules.values(), runtime.settings.timezone)
     after = read_instant("--from", start, shown_in) if start else now()
-    ticks = list(islice(_noted(_merged(schedules, after), after, shown_in), number))
-    explained = next(iter(schedules.values())) if text or job else None
-    if as_json:
-        print_json(_answer(ticks, explained, shown_in))
-    else:
-        _show(ticks, explained, shown_in, named=text is None)
+    ticks = _noted(_merged(schedules, after), after, shown_in)
+    explained = next(iter(schedules.values())) if text is not None or job else None
+    plan = runtime.find(job) if job is not None else None
+    return _Upcoming(ticks, explained, shown_in, plan.id if plan and not plan.enabled else None)
 
 
 def _schedules(runtime: Runtime, job: str | None) -> dict[str, Schedule]:
@@ -92,8 +110,6 @@ def _schedules(runtime: Runtime, job: str | None) -> dict[str, Schedule]:
         raise UsageError(f"the job {plan.id} is degraded: {plan.problem}")
     if plan.schedule is None:
         raise UsageError(f"the job {plan.id} has no schedule: it runs by hand or at start-up")
-    if condition(plan) == "disabled":
-        say(f"{one_line(plan.id)} is disabled; it would be due:")
     return {plan.id: plan.schedule}
 
 
@@ -144,7 +160,8 @@ def _warnings(schedule: Schedule) -> tuple[str, ...]:
     return tuple(found()) if callable(found) else ()
 
 
-def _answer(ticks: list[_Tick], explained: Schedule | None, zone: ZoneInfo) -> dict[str, Any]:
+def _answer(found: _Upcoming, number: int) -> dict[str, Any]:
+    explained, zone = found.explained, found.zone
     answer: dict[str, Any] = {
         "timezone": zone.key,
         "ticks": [
@@ -154,7 +171,7 @@ def _answer(ticks: list[_Tick], explained: Schedule | None, zone: ZoneInfo) -> d
                 "local": tick.local,
                 "note": tick.note or None,
             }
-            for tick in ticks
+            for tick in islice(found.ticks, number)
         ],
     }
     if explained is not None:
@@ -166,7 +183,10 @@ def _answer(ticks: list[_Tick], explained: Schedule | None, zone: ZoneInfo) -> d
     return answer
 
 
-def _show(ticks: list[_Tick], explained: Schedule | None, zone: ZoneInfo, *, named: bool) -> None:
+def _show(found: _Upcoming, number: int, *, named: bool) -> None:
+    ticks, explained, zone = list(islice(found.ticks, number)), found.explained, found.zone
+    if found.disabled:
+        say(f"{one_line(found.disabled)} is disabled; it would be due:")
     if explained is not None:
         say(f"{one_line(explained.text)}  means  {one_line(explained.describe())}")
         say(*(paragraph(f"note: {warning}", "") for warning in _warnings(explained)), "")

@@ -19,9 +19,9 @@ def read_instant(option: str, text: str, zone: tzinfo) -> datetime:
     """Return the instant that an option says: ISO 8601, in `zone` where it has no offset."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"{option} {text}: write a time such as 2026-03-29T01:00") from None
-    return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
 
 
 def duration(option: str, text: str) -> timedelta:

@@ -1,5 +1,5 @@
 // Asks for the page again when the server says that something has changed, and puts in the parts
-// marked data-live. Nothing happens while the tab is hidden or somebody is writing in such a part.
+// marked data-live. Nothing happens while the tab is hidden or somebody is writing or choosing in such a part.
 "use strict";
 (() => {
   const state = document.getElementById("live-state");
@@ -9,7 +9,7 @@
   let source = null, first = true, asking = false, again = false;
 
   const busy = (part) =>
-    part.querySelector("details.pause[open]") ||
+    part.querySelector('details.pause[open], input[name="job"]:checked') ||
     (part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea"));
 
   // What tells an element again after its part was replaced: where it leads, what it sends, its name.
