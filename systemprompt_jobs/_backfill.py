@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ._claim import run_values
 from ._retry import freeze
+from ._rows import run_values
 from ._store import backfills
 from ._store import jobs as job_rows
 from ._store import runs as run_rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import uuid
 from collections import Counter, deque
 from dataclasses import replace
 from datetime import timedelta
@@ -12,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from ._calendar import splay
 from ._clock import boot_id
 from ._doubt import Doubt
-from ._retry import freeze
-from ._schedule import Agenda, Decision, Pause, Policy, Stretch, at_most, decide
+from ._replace import of_replaced, pause_of, settled
+from ._rows import job_row, run_values
+from ._schedule import Agenda, Decision, Policy, Stretch, decide
 from ._store import control as control_rows
 from ._store import jobs as job_rows
 from ._store import plans as plan_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
-from ._whose import fingerprint, is_older, set_hash, whole_seconds
-from .model import EMPTY, CatchUp, Overlap, Problem, State, Trigger
+from ._whose import fingerprint, is_older, set_hash
+from .model import EMPTY, CatchUp, Problem, State, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -54,9 +54,6 @@ FAR = timedelta(hours=1)
 
 _BATCH = 1000
 """Jobs per claiming transaction."""
-
-_IN_TURN = 10_000
-"""Of plans with `catch_up: all` that are replaced at once, so many ticks still run in all."""
 
 _BUSY_WAIT_S = 0.05
 """Look again this soon at jobs whose rows another node has just locked, or without room."""
@@ -183,8 +180,10 @@ class Claimer:
             # Of now: nobody else decides meanwhile.
             standing = self._standing(connection, rows, unburied=unburied)
             taken = {id_: row for id_, row in rows.items() if not stands_by(standing[id_])}
-            settled = self._settled(taken, now)
-            claimed = self._record(connection, settled, now, self._share(), replaced=taken)
+            replaced = [row for row in taken.values() if not self._continues(row)]
+            enabled = {id_ for id_ in taken if self._plans[id_].enabled}
+            decisions = settled(replaced, enabled, self._parse, now)
+            claimed = self._record(connection, decisions, now, self._share(), replaced=taken)
             next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
@@ -196,20 +195,6 @@ class Claimer:
             tick = now if odd else next_ticks.get(id_, row.next_tick)
             self._follow(id_, tick, in_force=in_force)
         self._took(claimed)
-
-    def _settled(self, rows: Mapping[str, JobRow], now: datetime) -> list[tuple[str, Decision]]:
-        """Decide on what was due under plans that are being replaced, by their own policies."""
-        due = {
-            id_: row
-            for id_, row in rows.items()
-            if row.next_tick and row.next_tick <= now and not self._continues(row)
-        }
-        most = _IN_TURN // max(1, sum(map(_in_turn, due.values())))
-        return [
-            (id_, decision)
-            for id_, row in due.items()
-            for decision in self._settle(row, now, max(1, most))
-        ]
 
     def _follow(self, id_: str, tick: datetime | None, *, in_force: bool) -> None:
         """Have a job on the agenda, or stand by while another plan is in force for it."""
@@ -296,26 +281,6 @@ class Claimer:
         except Exception as error:  # noqa: BLE001  # a plugin's schedule concerns that job alone
             self._break(plan, error)
             return None
-
-    def _settle(self, row: JobRow, now: datetime, most: int) -> Iterator[Decision]:
-        """Decide on a job's ticks; under `all` the newest `most` of them run."""
-        runs = self._plans[row.id].enabled and not row.is_paused(now)
-        pause = _pause(row, now + timedelta.resolution)
-        due = row.next_tick
-        try:
-            kept = CatchUp(row.catch_up) if runs else CatchUp.LATEST
-            policy = Policy(kept, timedelta(seconds=row.catchup_window))
-            schedule = self._parse(row.schedule, row.timezone)
-            if kept is CatchUp.ALL:
-                policy = at_most(most, schedule, now, policy)
-            while due is not None and due <= now:
-                decision = decide(schedule, due, now, policy, pause)
-                yield decision if runs else _not_run(decision, due)
-                due = decision.next
-        except Exception:  # noqa: BLE001  # of a syntax or policy that nothing here knows any more
-            assert due is not None  # noqa: S101  # it was due
-            decision = Decision(due, None, due, None)
-            yield decision if runs and pause is None else _not_run(decision, due)
 
     def step(self) -> float | None:
         """Claim what is due; return the seconds until there may be more."""
@@ -466,7 +431,7 @@ class Claimer:
         assert plan.schedule is not None  # noqa: S101  # a plan without one has no tick
         assert row.next_tick is not None  # noqa: S101  # the caller asked
         try:
-            pause = _pause(row, now + AHEAD)
+            pause = pause_of(row, now + AHEAD)
             return decide(plan.schedule, row.next_tick, now, _policy(plan), pause)
         except Exception as error:  # noqa: BLE001
             self._break(plan, error)
@@ -511,7 +476,7 @@ class Claimer:
         ]
         for row in due:
             if row["job_id"] in replaced:
-                row.update(_of_replaced(replaced[row["job_id"]], row["available_at"]))
+                row.update(of_replaced(replaced[row["job_id"]], row["available_at"]))
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
         left = room.copy()
         for row in due:
@@ -557,60 +522,10 @@ class Claimer:
         }
 
 
-def job_row(plan: Plan, owner: str) -> dict[str, Any]:
-    """Return the job row of a plan that no scheduler has taken on yet."""
-    return {
-        "id": plan.id,
-        "extension": plan.extension.name,
-        "name": plan.job.name,
-        "schedule": plan.schedule.text if plan.schedule else "",
-        "timezone": plan.timezone,
-        "fingerprint": fingerprint(plan),
-        "owner": owner,
-        "distribution": plan.extension.distribution,
-        "version": plan.extension.version,
-        "catch_up": plan.catch_up,
-        "catchup_window": whole_seconds(plan.catchup_window),
-        "next_tick": None,
-    }
-
-
 def _take(left: Counter[str], pool: str) -> bool:
     """Return whether a pool has room for one more, and count it."""
     left[pool] -= 1
     return left[pool] >= 0
-
-
-def _pause(row: JobRow, horizon: datetime) -> Pause | None:
-    """Return the pause of a job as far as it has come at `horizon`."""
-    if row.paused_at is None:
-        return None
-    return Pause(row.paused_at, min(row.paused_until or horizon, horizon))
-
-
-def _in_turn(row: JobRow) -> bool:
-    return row.catch_up == CatchUp.ALL
-
-
-def _of_replaced(row: JobRow, due: datetime) -> dict[str, Any]:
-    """Return what differs in a run that was due under a plan which is being replaced.
-
-    Its own window bounds it. Those of `all` wait for each other; a run of the new plan does not
-    make one `skipped`: it waits for its slot.
-    """
-    window = {"available_until": due + timedelta(seconds=row.catchup_window)}
-    if not _in_turn(row):
-        return window
-    return window | {"reason": run_rows.IN_TURN, "overlap": Overlap.QUEUE}
-
-
-def _not_run(decision: Decision, due: datetime) -> Decision:
-    """Return the decision with the tick that would run among the missed ones."""
-    if decision.run is None:
-        return decision
-    missed = decision.missed
-    stretch = Stretch(due, decision.last, 1 + (missed.count if missed else 0))
-    return replace(decision, run=None, missed=stretch)
 
 
 def _is_ahead(row: JobRow, now: datetime) -> bool:
@@ -619,43 +534,3 @@ def _is_ahead(row: JobRow, now: datetime) -> bool:
 
 def _policy(plan: Plan) -> Policy:
     return Policy(plan.catch_up, plan.catchup_window)
-
-
-def run_values(
-    plan: Plan, key: str, trigger: Trigger, now: datetime, mark: str = ""
-) -> dict[str, Any]:
-    """Return the columns of a new run of this plan, claimed by nobody yet.
-
-    All rows of one INSERT need the same columns, so those that differ by state are here too.
-    `mark` is the plan's fingerprint, where it is known: it takes longer than all the rest.
-    """
-    return {
-        "job_id": plan.id,
-        "dedup_key": key,
-        "trigger": trigger,
-        "state": State.CLAIMED,
-        "reason": "",
-        "tick_at": None,
-        "available_at": now,
-        "last_tick": None,
-        "count": 1,
-        "node": "",
-        "lease_until": None,
-        "parameters": dict(plan.parameters),
-        "enforce": plan.enforce,
-        "overlap": plan.overlap,
-        "max_attempts": plan.retry.max_attempts,
-        "policy": freeze(plan),
-        "pool": plan.executor,
-        "fingerprint": mark or fingerprint(plan),
-        "distribution": plan.extension.distribution,
-        "version": plan.extension.version,
-        "available_until": now + plan.catchup_window,
-        "created": now,
-        "finished": None,
-    }
-
-
-def manual_key() -> str:
-    """Return a dedup key that nobody else has: each manual trigger is a run of its own."""
-    return f"m:{uuid.uuid4().hex}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ._claim import FAR, job_row
+from ._claim import FAR
+from ._rows import job_row
 from ._said import clean
 from ._store import control as control_rows
 from ._store import jobs as job_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._claim import manual_key, run_values
+from ._rows import manual_key, run_values
 from ._store import jobs as job_rows
 from ._store import runs as run_rows
 from .model import State, Trigger

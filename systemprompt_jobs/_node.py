@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from . import _durations
-from ._claim import Claimer, manual_key, run_values
+from ._claim import Claimer
 from ._declare import GIVE_UP, error_type_name
 from ._doubt import twice
 from ._interrupt import Interrupter
@@ -28,6 +28,7 @@ from ._progress import Scribe
 from ._prune import Pruner, Retention
 from ._record import Recorder, cancelled
 from ._retry import settle
+from ._rows import manual_key, run_values
 from ._run import Attempt
 from ._said import clean
 from ._store import dispatch as dispatch_rows

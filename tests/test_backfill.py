@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from systemprompt_jobs._backfill import Wanted, backfill, choose, preview
 from systemprompt_jobs._calendar import cron
-from systemprompt_jobs._claim import job_row, run_values
+from systemprompt_jobs._rows import job_row, run_values
 from systemprompt_jobs._store import control as control_rows
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import runs as run_rows

@@ -565,7 +565,7 @@ class TestCatchingUpOnAll:
         self, store, clock, monkeypatch
     ):
         """A year of a per-second job costs no more rows than that, and one."""
-        monkeypatch.setattr("systemprompt_jobs._claim._IN_TURN", 10)
+        monkeypatch.setattr("systemprompt_jobs._replace._IN_TURN", 10)
         values = {"catch_up": CatchUp.ALL, "catchup_window": timedelta(days=365)}
         old = [make_plan(name, **values) for name in ("a", "b")]
         Scheduler(store, clock, *old).install()

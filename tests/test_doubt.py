@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from systemprompt_jobs._claim import run_values
 from systemprompt_jobs._doubt import Doubt
+from systemprompt_jobs._rows import run_values
 from systemprompt_jobs._store import Store, queries
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import runs as run_rows

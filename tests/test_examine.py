@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from systemprompt_jobs import Runtime, hookimpl
-from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._context import Resources
 from systemprompt_jobs._examine import Patient, _zone_data, examine
+from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._services import ServiceRegistry
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs.model import Trigger

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 
 from systemprompt_jobs import _keep
-from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._keep import Keeper
 from systemprompt_jobs._node import new_node
+from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import cancels, pruning, queries
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import runs as run_rows

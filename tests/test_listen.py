@@ -7,8 +7,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._listen import Listener
+from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import State, Trigger

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import create_engine, event
 
 from systemprompt_jobs import _look
-from systemprompt_jobs._claim import job_row, run_values
+from systemprompt_jobs._rows import job_row, run_values
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import nodes as node_rows
 from systemprompt_jobs._store import plans as plan_rows

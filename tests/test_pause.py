@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import select
 
 from systemprompt_jobs._calendar import every, parse
-from systemprompt_jobs._claim import Claimer, manual_key, run_values
+from systemprompt_jobs._claim import Claimer
 from systemprompt_jobs._control import Control, held, pauses
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._record import Recorder
+from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import polls, queries
 from systemprompt_jobs._store import runs as run_rows

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from systemprompt_jobs._claim import run_values
 from systemprompt_jobs._progress import EVERY_S, Scribe
 from systemprompt_jobs._record import Recorder
+from systemprompt_jobs._rows import run_values
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store import said as said_rows

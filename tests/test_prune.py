@@ -10,9 +10,10 @@ from sqlalchemy import func, insert, select
 
 from systemprompt_jobs import _prune
 from systemprompt_jobs._calendar import parse
-from systemprompt_jobs._claim import Claimer, job_row, run_values
+from systemprompt_jobs._claim import Claimer
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._prune import Pruner, Retention, count_old, delete_old
+from systemprompt_jobs._rows import job_row, run_values
 from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import nodes as node_rows
 from systemprompt_jobs._store import plans as plan_rows

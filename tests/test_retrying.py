@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from systemprompt_jobs._claim import manual_key, run_values
 from systemprompt_jobs._retry import RETRY, settle
+from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import queries, said
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot

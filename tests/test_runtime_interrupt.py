@@ -195,7 +195,7 @@ class TestCancel:
     def test_one_that_waits_is_cancelled_at_once_and_observed_where_it_was_done(self, start):
         runtime = start()
         with runtime._store.write() as connection:
-            from systemprompt_jobs._claim import manual_key, run_values
+            from systemprompt_jobs._rows import manual_key, run_values
             from systemprompt_jobs._store import runs as run_rows
 
             values = run_values(

@@ -8,9 +8,10 @@ from datetime import timedelta
 import pytest
 
 from systemprompt_jobs._calendar import parse
-from systemprompt_jobs._claim import AHEAD, PATIENCE, Claimer, run_values
+from systemprompt_jobs._claim import AHEAD, PATIENCE, Claimer
 from systemprompt_jobs._keep import Keeper
 from systemprompt_jobs._node import new_node
+from systemprompt_jobs._rows import run_values
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs.model import CatchUp, State, Trigger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from systemprompt_jobs._claim import manual_key, run_values
+from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import cancels, queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import run as run_table

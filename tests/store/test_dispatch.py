@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from systemprompt_jobs._claim import manual_key, run_values
+from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import cancels
 from systemprompt_jobs._store import dispatch as dispatch_rows
 from systemprompt_jobs._store import runs as run_rows

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, select
 
-from systemprompt_jobs._claim import manual_key, run_values
+from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import Store, cancels, queries, slots
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
