@@ -174,9 +174,10 @@ class Day:
             elif run is not None and moment.what in {"tick_claimed", "run_started"}:
                 holders[run.id] = moment.node
             elif run is not None and _is_taken(moment):
-                since = troubled.get(holders.get(run.id, ""), datetime.min.replace(tzinfo=UTC))
+                holder = moment.node if moment.what == "run_fenced" else holders.get(run.id, "")
+                since = troubled.get(holder, START - timedelta(days=1))
                 if moment.at - since > timedelta(seconds=EXCUSED_S):
-                    text = f"run {run.id} was taken from {holders.get(run.id)} at {moment.at}"
+                    text = f"run {run.id} was taken from {holder} at {moment.at}"
                     yield checker.Violation("I8", text)
 
     def _ends(self) -> Iterator[checker.Effect]:
