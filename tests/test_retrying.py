@@ -105,6 +105,20 @@ def test_a_failed_run_is_tried_again_when_its_delay_is_over(store):
     ]
 
 
+def test_the_next_attempt_is_not_before_the_tick_when_the_clock_was_set_back(store):
+    rig = Rig(store, flaky())
+    rig.tick(60)
+    rig.clock.step(-50)
+    rig.fail(*rig.started)
+    (run,) = rig.runs()
+    assert run.due == run.tick == START + 60 * S
+    rig.clock.advance(45)
+    assert rig.take() == []
+    rig.clock.advance(6)
+    (again,) = rig.take()
+    assert again.id == run.id
+
+
 def test_each_attempt_keeps_its_own_error_and_the_last_one_decides(store):
     rig = Rig(store, flaky(attempts=2))
     rig.tick(60)

@@ -428,14 +428,18 @@ def _window_end(r: Run) -> datetime | None:
 
 
 def _again(value: Run, report: Report, delay: timedelta, now: datetime) -> Run:
-    """Return a run that waits for its next attempt; those of a dead node wait for any other."""
+    """Return a run that waits for its next attempt; those of a dead node wait for any other.
+
+    Not before its tick: the clock may have been set back since the last attempt.
+    """
     own = value.trigger is not Trigger.SCHEDULE and report.outcome is not State.LOST
+    first = value.tick if value.trigger is Trigger.SCHEDULE else None
     return replace(
         _ended(value, report),
         state=State.CLAIMED if own else State.PENDING,
         fence=value.fence + 1,
         node=value.node if own else "",
-        due=now + delay,
+        due=max(now + delay, first or now),
         finished=None,
         progress=None,
     )
