@@ -93,7 +93,10 @@ def test_of_each_job_the_newest_rows_stay_however_old(store, clock):
     assert pruned.jobs == {"ext:cleanup": 6}
 
 
-@pytest.mark.parametrize("state", [State.PENDING, State.CLAIMED, State.RUNNING])
+UNENDED = (State.PENDING, State.CLAIMED, State.DISPATCHED, State.RUNNING)
+
+
+@pytest.mark.parametrize("state", UNENDED)
 def test_what_has_not_ended_stays_however_old(store, clock, state):
     numbers = record(
         store, row(clock, 400 * DAY, state=state, finished=None), row(clock, 399 * DAY)
@@ -102,7 +105,7 @@ def test_what_has_not_ended_stays_however_old(store, clock, state):
     assert ids(store) == numbers[:1]
 
 
-@pytest.mark.parametrize("state", [s for s in State if s not in {"pending", "claimed", "running"}])
+@pytest.mark.parametrize("state", [s for s in State if s not in UNENDED])
 def test_every_end_is_forgotten(store, clock, state):
     record(store, row(clock, 31 * DAY, state=state))
     assert delete_old(store, clock, MONTH, "me").runs == 1

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PATIENCE_S = 60.0
 
 
+_JOBS = ("say", "tell", "fail", "give-anything", "fork", "leave-a-thread", "leave", "hold")
+
+
 class _Given:
     """The plugin that provides the executor under test."""
 
@@ -36,10 +39,7 @@ class _Given:
 
 def write_project(root: Path) -> None:
     """Have all jobs of the contract run in the executor under test."""
-    entries = [
-        {"extension": "jobs", "job": name, "overlap": "allow"}
-        for name in ("say", "tell", "fail", "leave", "hold")
-    ]
+    entries = [{"extension": "jobs", "job": name, "overlap": "allow"} for name in _JOBS]
     scheduler = {
         "executors": {"default": {"kind": "given"}},
         "shutdown_grace": "0s",

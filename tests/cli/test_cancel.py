@@ -62,7 +62,9 @@ def test_one_that_has_ended_is_an_error_that_says_so(jobs):
 def test_an_unknown_one_is_an_error_and_the_others_are_cancelled(jobs, waiting):
     jobs("run", "greet", "greet")
     with sqlite3.connect(waiting / "var/jobs.db") as connection:
-        connection.execute("UPDATE jobs_run SET state = 'pending', available_at = 0 WHERE id = 1")
+        connection.execute(
+            "UPDATE jobs_run SET state = 'pending', finished = NULL, available_at = 0 WHERE id = 1"
+        )
     connection.close()
     answer = jobs("cancel", 77, 1, 1)
     assert answer.code == 2
@@ -73,7 +75,9 @@ def test_an_unknown_one_is_an_error_and_the_others_are_cancelled(jobs, waiting):
 def test_json_has_the_runs(jobs, waiting):
     jobs("run", "greet")
     with sqlite3.connect(waiting / "var/jobs.db") as connection:
-        connection.execute("UPDATE jobs_run SET state = 'pending', available_at = 0")
+        connection.execute(
+            "UPDATE jobs_run SET state = 'pending', finished = NULL, available_at = 0"
+        )
     connection.close()
     (run,) = jobs("cancel", 1, "--json").json["runs"]
     assert (run["id"], run["state"]) == (1, "cancelled")

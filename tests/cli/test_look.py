@@ -100,7 +100,7 @@ def test_nodes_that_live_and_that_left(started, jobs, project):
     served.line_with("scheduler_started")
     (live,) = jobs("nodes", "--json").json["nodes"]
     assert live.keys() == {
-        *("id", "state", "version", "workers", "started", "heartbeat", "clock_offset_s"),
+        *("id", "state", "kind", "version", "workers", "started", "heartbeat", "clock_offset_s"),
         *("jobs", "lacks", "strays", "problem"),
     }
     assert (live["state"], live["workers"], live["jobs"], live["lacks"]) == ("live", 10, 3, [])

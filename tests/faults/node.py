@@ -21,7 +21,7 @@ from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 
-from systemprompt_jobs import _clock, _node, _record, _runtime
+from systemprompt_jobs import _clock, _load, _node, _record
 from systemprompt_jobs._claim import Claimer
 from systemprompt_jobs._store import Store, runs
 from systemprompt_jobs.builtin.cli import main
@@ -130,7 +130,7 @@ def serve() -> int:
     before(_node.LiveNode, "_start", "after_gate")
     before(_record.Recorder, "report", "before_finish")
     after(runs, "finish", "in_finish")
-    _runtime.SystemClock = SkewedClock
+    _load.SystemClock = SkewedClock
     if host := os.environ.get("FAULTS_HOST"):
         socket.gethostname = lambda: host
     if "FAULTS_PLAIN" in os.environ:

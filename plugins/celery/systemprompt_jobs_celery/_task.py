@@ -57,7 +57,13 @@ def mount(app: Celery, root: str | None = None) -> None:
     host = Host(root)
 
     @app.task(  # type: ignore[untyped-decorator]
-        name=TASK, bind=True, acks_late=True, ignore_result=True, max_retries=0, serializer="json"
+        name=TASK,
+        shared=False,  # other applications of this process have their own
+        bind=True,
+        acks_late=True,
+        ignore_result=True,
+        max_retries=0,
+        serializer="json",
     )
     def run(task: Any, run_id: int, fence: int) -> None:
         host.run(run_id, fence, task.request.delivery_info.get("routing_key", ""))

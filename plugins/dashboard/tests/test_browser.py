@@ -97,7 +97,7 @@ def test_an_operator_clicks_through_every_screen(page, runtime):
     page.get_by_role("link", name="Jobs", exact=True).click()
     page.get_by_label("Search").fill("slow")
     page.get_by_role("button", name="Find").click()
-    page.get_by_text("1 found").wait_for()
+    page.get_by_text("1 found").first.wait_for()
     page.get_by_role("link", name="jobs:slow", exact=True).first.click()
     page.get_by_role("heading", name="jobs:slow").wait_for()
     assert fits(page)
