@@ -78,7 +78,7 @@ def test_a_lease_that_ran_out_is_not_ready(runtime, port):
 
 def test_a_thread_that_hangs_is_not_alive(runtime, port):
     runtime.start()
-    runtime._live._loops[0]._began = -1e9
+    runtime._live._loops[0].stuck_for = lambda: 1e9
     status, _, body = get(port, "/healthz")
     assert status == 503
     assert json.loads(body)["reasons"] == ["the thread record is stuck"]
