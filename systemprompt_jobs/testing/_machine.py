@@ -109,9 +109,10 @@ class Machine:
         assert self.runtime is None, f"{self.name} is up already"
         self.runtime = self._make()
         self.lease_s = self.runtime.settings.lease.total_seconds()
-        others = [machine for machine in self.world.machines if machine.up and machine is not self]
-        for other in others:
-            other.write_down()
+        for other in self.world.machines:
+            if other.up and other is not self:
+                other.write_down()
+        if self.file.exists():  # somebody is there, or has left something behind
             self.world.stir()
         try:
             self.world.act(self, self.runtime.start)

@@ -52,18 +52,12 @@ def idle(url: str, count: int, seconds: float) -> tuple[float, Counter[str]]:
             event.listen(
                 runtime._store._open(),
                 "before_cursor_execute",
-                lambda _c, _cursor, statement, *_: said.update(_named(statement)),
+                lambda _c, _cursor, statement, *_: said.update([" ".join(statement.split())]),
             )
             began = time.process_time()
             time.sleep(seconds)
             cpu_ms = 1000 * (time.process_time() - began)
     return cpu_ms / seconds, said
-
-
-def _named(statement: str) -> list[str]:
-    """Return the statement on one line; nothing for a BEGIN, which only SQLite's driver shows."""
-    line = " ".join(statement.split())
-    return [] if line.startswith("BEGIN") else [line]
 
 
 def main(count: int, seconds: float) -> None:

@@ -42,7 +42,7 @@ def test_all_nodes_killed_at_once_and_one_started_later(cluster):
     settled = cluster.settled()
     cluster.start()
     assert cluster.verdict() == []
-    assert cluster.settled() > settled
+    wait_for(lambda: cluster.settled() > settled, "ticks go on")
 
 
 def test_nodes_told_to_stop_again_and_again_leave_nothing_behind(cluster):

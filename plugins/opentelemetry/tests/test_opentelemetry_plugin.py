@@ -221,7 +221,7 @@ trace.set_tracer_provider(provider)
 
 
 def test_in_a_worker_process_spans_are_made_there_and_exported_before_it_is_killed(project):
-    spans = project / "spans"
+    spans, kept = project / "spans", project / "kept"
     config = project / "services" / "scheduler" / "config.yaml"
     config.write_text(
         "scheduler:\n"
@@ -235,20 +235,18 @@ def test_in_a_worker_process_spans_are_made_there_and_exported_before_it_is_kill
         f"r = Runtime({str(project)!r}, environ={{'SYSTEMPROMPT_PLUGINS': 'opentelemetry'}})\n"
         "(run,) = r.run('works')\n"
         "(attempt,) = r.attempts(run)\n"
-        "print(json.dumps([*attempt.annotations.items(), attempt.log]), flush=True)\n"
+        f"Path({str(kept)!r}).write_text(json.dumps([dict(attempt.annotations), attempt.log]))\n"
         f"spans = Path({str(spans)!r})\n"
         "while not spans.exists() or spans.read_text().count(chr(10)) < 2: time.sleep(0.01)\n"
         "import os; os._exit(0)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], check=True, timeout=180, stdout=subprocess.PIPE, text=True
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=180)
     inner, outer = map(json.loads, spans.read_text().splitlines())
     assert (inner["name"], outer["name"]) == ("step", "jobs:works")
     assert inner["parent_id"] == outer["context"]["span_id"]
     ids = {name: outer["context"][name].removeprefix("0x") for name in ("trace_id", "span_id")}
-    *kept, log = json.loads(result.stdout.splitlines()[-1])
-    assert dict(kept) == ids
+    annotations, log = json.loads(kept.read_text())
+    assert annotations == ids
     assert all(f"{name}={value}" in log for name, value in ids.items())
 
 
