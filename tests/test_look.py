@@ -200,9 +200,9 @@ def test_only_what_was_recorded_lately_counts_and_each_job_for_itself(store, clo
     record(
         store,
         done("a", 9 * DAY, took=100),
+        done("c", 9 * DAY),
         done("a", DAY, took=1),
         done("b", DAY, took=5),
-        done("c", 9 * DAY),
     )
     found = stats(store, clock)
     assert found["ext:a"].took == (SECOND, SECOND)
