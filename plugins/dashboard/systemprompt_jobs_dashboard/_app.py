@@ -133,7 +133,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     names = ("condition", "instant", "look", "mark", "now", "precise", "relative")
-    more = ("state_words", "took")
+    more = ("said", "spaced", "state_words", "took")
     found.globals.update({name: getattr(_words, name) for name in (*names, *more)})
     found.globals.update(schedule_words=schedule_words, marks=_words.MARKS, version=__version__)
     return found
