@@ -65,7 +65,7 @@ def job(request: Request) -> Response:
         at=at,
         asked=_explained(runtime, overview.plan, at) if at else None,
         explained=runtime.explain(name),
-        trouble=None if older else _trouble(runs, newest),
+        troubles=[] if older else _troubles(runs[:_LATELY], newest),
     )
 
 
@@ -107,12 +107,18 @@ class Trouble:
     alike: int
 
 
-def _trouble(runs: list[Run], newest: list[Glance]) -> Trouble | None:
-    run = next((run for run in runs[:_LATELY] if run.state in TROUBLE), None)
-    if run is None:
-        return None
-    same = (other for other in newest if (other.state, other.reason) == (run.state, run.reason))
-    return Trouble(run, sum(1 for _ in same))
+def _troubles(lately: list[Run], newest: list[Glance]) -> list[Trouble]:
+    """Return the newest of each kind."""
+    kinds: dict[tuple[str, str], Run] = {}
+    for run in lately:
+        if run.state in TROUBLE:
+            kinds.setdefault(_kind(run), run)
+    alike = Counter(map(_kind, newest))
+    return [Trouble(run, alike[kind]) for kind, run in kinds.items()]
+
+
+def _kind(run: Run | Glance) -> tuple[str, str]:
+    return run.state, run.reason
 
 
 def _explained(runtime: Runtime, plan: Plan, text: str) -> Explanation | str:
