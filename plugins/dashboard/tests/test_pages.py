@@ -77,11 +77,11 @@ def test_a_job_page_says_what_went_wrong_lately_and_how_often(client):
     text = client.get("/jobs/jobs:slow").text
     troubles = re.findall(r'<p class="problem">.*?</p>', text)
     said = [re.sub(r"<[^>]*>|\s+", " ", trouble).split() for trouble in troubles]
+    went = "1 of the newest 10 went so"
     assert [" ".join(words) for words in said] == [
-        "! missed x300 run 10 : no scheduler ran it in time · 1 of the newest 10 went so",
-        "- skipped: paused x12 run 9 : the job was paused · 1 of the newest 10 went so",
-        "- skipped: overlap run 8 : the run before still ran · 1 of the newest 10 went so"
-        "; a run takes 2.0 s",
+        f"! missed x300 run 10 : no scheduler ran it in time · {went}",
+        f"- skipped: paused x12 run 9 : the job was paused · {went}",
+        f"- skipped: overlap run 8 : the run before still ran · {went}; a run takes 2.0 s",
     ]
     assert "went so" not in client.get("/jobs/jobs:greet").text
 
