@@ -149,7 +149,12 @@ def account(plan: Plan, known: Evidence, at: datetime, now: datetime) -> Iterato
     elif known.row is None:
         yield f"The tick {_local(tick, plan)} is not recorded: no scheduler knew the job."
     elif known.row.last_tick is None or tick > known.row.last_tick:
-        yield from _unclaimed(plan, known, tick)
+        next_ = known.row.next_tick
+        if next_ is not None and tick < next_:
+            first = _local(next_, plan)
+            yield f"No scheduler had this schedule yet at {_local(tick, plan)}: its ticks count from {first} on."
+        else:
+            yield from _unclaimed(plan, known, tick)
     elif known.oldest is None or tick < known.oldest:
         yield f"The tick {_local(tick, plan)} is older than the history that is kept."
     else:

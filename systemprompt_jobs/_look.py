@@ -87,10 +87,12 @@ def stats(
     """Return how the jobs did, in the order of their ids; those without any run are left out."""
     with store.read() as connection:
         begin = clock.read(connection) - since
-        conditions = statistics.recent(job_ids, begin)
-        counts = statistics.counts(connection, conditions, begin)
-        took = statistics.took(connection, conditions, job_ids)
-        late = statistics.late(connection, conditions, job_ids)
+        conditions = statistics.recent(connection, job_ids, begin)
+        counts = statistics.counts(connection, conditions)
+        many = [id_ for id_, ends in counts.items() if sum(ends.values()) > statistics.RANKED]
+        ranked = many if job_ids is None else job_ids
+        took = statistics.took(connection, conditions, ranked, others=job_ids is None)
+        late = statistics.late(connection, conditions, ranked, others=job_ids is None)
         last = statistics.last_runs(connection, job_ids, _SPARKS)
     return [
         JobStats(

@@ -127,6 +127,11 @@ class TestAccount:
         assert "claimed only 2026-03-02 10:00:03" in said
         assert "It said: 12 rows" in said
 
+    def test_a_time_before_the_schedule_was_known_had_no_tick(self):
+        said = was(plan(), row=row(last_tick=None, next_tick=START + HOUR))
+        assert "No scheduler had this schedule yet at 2026-03-02 10:00:00 UTC" in said
+        assert "its ticks count from 2026-03-02 11:00:00 UTC on" in said
+
     def test_an_overlap_names_the_run_that_was_in_the_way(self):
         other = run(State.RUNNING, id=3, started=START - HOUR)
         said = was(plan(), run=run(State.SKIPPED, reason="overlap"), other=other)

@@ -94,6 +94,7 @@ def run_at(connection: Connection, job_id: str, at: datetime) -> Run | None:
         connection,
         run.c.job_id == job_id,
         run.c.id >= first_young_run(connection, at - _DAY),
+        run.c.id < first_young_run(connection, at + _AHEAD),
         run.c.started <= at,
         or_(run.c.finished.is_(None), run.c.finished >= at),
     )

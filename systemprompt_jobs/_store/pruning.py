@@ -16,6 +16,7 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    literal,
     not_,
     or_,
     select,
@@ -38,29 +39,26 @@ Bounds = list[tuple[str, int]]
 _JOBS = 500
 """Jobs per reading statement."""
 
+_STRIDE = 2**62
+"""The longest step of a bisection: no id is further on."""
+
 _ALIVE = (State.PENDING, State.CLAIMED, State.RUNNING, State.DISPATCHED)
 
 
 def first_young_run(connection: Connection, cutoff: datetime) -> int:
     """Return a run id below which nearly all runs were made before `cutoff`; 0 if none was.
 
-    Ids grow with time, so this bisects the primary key. Where the clock was stepped, runs may
-    lie on the wrong side; whoever deletes looks at each.
+    Ids grow with time, so this bisects the primary key, in one statement. Where the clock was
+    stepped, runs may lie on the wrong side; whoever deletes looks at each.
     """
-    low = connection.execute(select(run.c.id, run.c.created).order_by(run.c.id).limit(1)).first()
-    if low is None or low.created >= cutoff:
-        return 0
-    old, young = low.id, 1 + connection.execute(select(func.max(run.c.id))).scalar_one()
-    while young - old > 1:
-        middle = (old + young) // 2
-        found = connection.execute(
-            select(run.c.id, run.c.created).where(run.c.id >= middle).order_by(run.c.id).limit(1)
-        ).first()
-        if found is None or found.id >= young or found.created >= cutoff:
-            young = middle
-        else:
-            old = found.id
-    return int(young)
+    zero, whole = literal(0, BigInteger), literal(_STRIDE, BigInteger)
+    halves = select(zero.label("old"), whole.label("stride")).cte("halves", recursive=True)
+    old, stride = halves.c.old, halves.c.stride
+    next_ = select(run.c.created).where(run.c.id >= old + stride).order_by(run.c.id).limit(1)
+    further = case((next_.scalar_subquery() < cutoff, old + stride), else_=old)
+    halves = halves.union_all(select(further, stride // 2).where(stride > 0))
+    last = connection.execute(select(halves.c.old).where(halves.c.stride == 0)).scalar_one()
+    return int(last) + 1 if last else 0
 
 
 def spare_runs(

@@ -28,7 +28,7 @@ _PENDING = text("jobs_run.state = 'pending'")
 _RETRYING = and_(
     run.c.state.in_((State.PENDING, State.CLAIMED, State.DISPATCHED)), run.c.attempt > 0
 )
-_OPEN = {State.PENDING, State.CLAIMED, State.RUNNING, RETRYING}
+_OPEN = {State.PENDING, State.CLAIMED, State.DISPATCHED, State.RUNNING, RETRYING}
 _TROUBLED = {State.FAILED, "timed_out", State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, case, func, select, text, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, and_, case, func, select, text, true, type_coerce
 
 from ..model import Glance, State, Trigger
 from .pruning import first_young_run
@@ -38,19 +38,21 @@ TOOK = _micros(run.c.finished) - _micros(run.c.started)
 LATE = _micros(run.c.started) - _micros(run.c.available_at)
 
 
-def recent(job_ids: Sequence[str] | None, since: datetime) -> list[ColumnElement[bool]]:
+def recent(
+    connection: Connection, job_ids: Sequence[str] | None, since: datetime
+) -> list[ColumnElement[bool]]:
     """Return the conditions of runs of these jobs, else of all, recorded since then."""
-    found = [run.c.created >= since]
+    found = [run.c.id >= first_young_run(connection, since), run.c.created >= since]
     return found if job_ids is None else [*found, run.c.job_id.in_(job_ids)]
 
 
 def counts(
-    connection: Connection, conditions: Sequence[ColumnElement[bool]], since: datetime
+    connection: Connection, conditions: Sequence[ColumnElement[bool]]
 ) -> dict[str, dict[str, int]]:
     """Return for each job how many runs and ticks are in each state. Uses the primary key."""
     rows = connection.execute(
         select(run.c.job_id, run.c.state, func.sum(run.c.count))
-        .where(run.c.id >= first_young_run(connection, since), *conditions)
+        .where(*conditions)
         .group_by(run.c.job_id, run.c.state)
     )
     found: dict[str, dict[str, int]] = {}
@@ -62,29 +64,40 @@ def counts(
 def took(
     connection: Connection,
     conditions: Sequence[ColumnElement[bool]],
-    job_ids: Sequence[str] | None = None,
+    job_ids: Sequence[str],
+    *,
+    others: bool,
 ) -> dict[str, Quantiles]:
-    """Return how long the runs of each job took that came to their own end."""
-    return _quantiles(connection, TOOK, [*conditions, run.c.state.in_(_ENDS)], job_ids)
+    """Return how long runs took that came to their own end: the `RANKED` newest of these jobs.
+
+    With `others` also of all other jobs, each of which has no more.
+    """
+    ended = [*conditions, run.c.state.in_(_ENDS)]
+    return _quantiles(connection, TOOK, ended, job_ids, others=others)
 
 
 def late(
     connection: Connection,
     conditions: Sequence[ColumnElement[bool]],
-    job_ids: Sequence[str] | None = None,
+    job_ids: Sequence[str],
+    *,
+    others: bool,
 ) -> dict[str, Quantiles]:
-    """Return how long after they might have started the ticks of each job did."""
-    ticks = [run.c.trigger == Trigger.SCHEDULE, run.c.started.is_not(None)]
-    return _quantiles(connection, LATE, [*conditions, *ticks], job_ids)
+    """Return how long after they might have started ticks did, of the same runs as `took`."""
+    ticks = [*conditions, run.c.trigger == Trigger.SCHEDULE, run.c.started.is_not(None)]
+    return _quantiles(connection, LATE, ticks, job_ids, others=others)
 
 
 def _quantiles(
     connection: Connection,
     value: ColumnElement[int],
     conditions: Sequence[ColumnElement[bool]],
-    job_ids: Sequence[str] | None,
+    job_ids: Sequence[str],
+    *,
+    others: bool,
 ) -> dict[str, Quantiles]:
     newest = newest_from(RANKED, job_ids)
+    first = func.coalesce(newest.c.first, 0) if others else newest.c.first
     ranked = (
         select(
             run.c.job_id,
@@ -92,8 +105,8 @@ def _quantiles(
             func.row_number().over(partition_by=run.c.job_id, order_by=value).label("rank"),
             func.count().over(partition_by=run.c.job_id).label("total"),
         )
-        .join(newest, and_(run.c.job_id == newest.c.id, run.c.id >= newest.c.first))
-        .where(*conditions)
+        .join(newest, run.c.job_id == newest.c.id, isouter=others)
+        .where(*conditions, run.c.id >= first)
         .subquery()
     )
     ranks = [(ranked.c.total * percent + 99) // 100 for percent in (50, 95)]
@@ -145,13 +158,13 @@ def last_runs(
 ) -> dict[str, list[tuple[State, timedelta | None]]]:
     """Return the state and the duration of each job's newest runs, oldest first."""
     newest = newest_from(number, job_ids)
-    statement = (
-        select(run.c.job_id, run.c.state, TOOK)
-        .join(newest, and_(run.c.job_id == newest.c.id, run.c.id >= newest.c.first))
-        .order_by(run.c.job_id, run.c.id)
-    )
+    own = and_(run.c.job_id == newest.c.id, run.c.id >= newest.c.first)
+    theirs = select(run.c.job_id, run.c.state, TOOK.label("took"), run.c.id).where(own)
+    if connection.dialect.name == "postgresql":  # it would read all of the history
+        each = theirs.offset(0).lateral()
+        theirs = select(each).join_from(newest, each, true())
     found: dict[str, list[tuple[State, timedelta | None]]] = {}
-    for job_id, state, value in connection.execute(statement):
+    for job_id, state, value, _ in connection.execute(theirs.order_by(text("1"), text("4"))):
         duration = None if value is None else value * MICROSECOND
         found.setdefault(job_id, []).append((State(state), duration))
     return found

@@ -117,7 +117,14 @@ def measure(runtime: Runtime) -> None:
         *("/", "/?page=100", "/?q=job-42", "/?tag=team-7", "/?only=trouble", "/?only=paused"),
         *("/jobs/jobs:job-4321", "/jobs/jobs:job-0000", f"/jobs/jobs:job-0000?at={at}"),
         *(f"/runs/{run.id}", f"/runs/{failed.id}", "/timeline", "/timeline?q=job-42"),
-        *("/nodes", "/audit", "/api/status", "/api/history"),
+        *(
+            "/nodes",
+            "/audit",
+            "/api/status",
+            "/api/history",
+            "/api/jobs/jobs:job-0000",
+            "/api/stats",
+        ),
     ):
         taken, cpu = [], []
         for _ in range(ROUNDS):

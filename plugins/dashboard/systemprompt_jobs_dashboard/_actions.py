@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
 from systemprompt_jobs import Duration
@@ -19,7 +18,7 @@ from systemprompt_jobs.model import State
 
 from ._access import SESSION_S, cleaned
 from ._catalogue import Chosen
-from ._guard import COOKIE, check_may_act, dashboard_of, read_fields, read_form, root_of
+from ._guard import COOKIE, check_form, check_may_act, dashboard_of, read_fields, read_form, root_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,9 +176,7 @@ async def login(request: Request) -> Response:
 
 async def logout(request: Request) -> Response:
     """End the session."""
-    form, visitor = await read_form(request), request.scope["visitor"]
-    if visitor.session is None or form.get("csrf") != visitor.session.csrf:
-        raise HTTPException(HTTPStatus.FORBIDDEN, "this form is not of your session: reload it")
+    check_form(request.scope["visitor"], await read_form(request))
     dashboard_of(request).sessions.end(request.cookies.get(COOKIE, ""))
     answer = _back(request, "/")
     answer.delete_cookie(COOKIE, path=root_of(request.scope) or "/")

@@ -73,10 +73,10 @@ def create_app(runtime: Runtime, access: Access | None = None) -> Starlette:
     `access` the pages can be seen from this machine only, and nobody can act.
     """
     access = access or Access()
-    sessions = Sessions()
+    sessions, pace = Sessions(), Pace()
     app = Starlette(
         routes=_routes(),
-        middleware=[Middleware(Guard, access=access, sessions=sessions)],
+        middleware=[Middleware(Guard, access=access, sessions=sessions, pace=pace)],
         exception_handlers={
             HTTPException: _refused,
             errors.UsageError: _refused,
@@ -92,7 +92,7 @@ def create_app(runtime: Runtime, access: Access | None = None) -> Starlette:
         runtime,
         access,
         sessions,
-        Pace(),
+        pace,
         _templates(),
         changes,
         Catalogue(runtime),
@@ -133,7 +133,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     names = ("condition", "instant", "look", "mark", "now", "precise", "relative")
-    more = ("state_words", "took")
+    more = ("said", "spaced", "state_words", "took")
     found.globals.update({name: getattr(_words, name) for name in (*names, *more)})
     found.globals.update(schedule_words=schedule_words, marks=_words.MARKS, version=__version__)
     return found

@@ -82,10 +82,10 @@ class Stretch:
 
 def line(run: Run, attempts: Sequence[AttemptOverview]) -> tuple[Stretch, ...]:
     """Return how a run waited and each of its attempts; empty for one that never started."""
-    recorded = [at for at in (run.due, run.created) if at is not None]
-    if not attempts or not recorded:
+    if not attempts or run.created is None:
         return ()
-    begin = min(*recorded, attempts[0].started)
+    # A tick is claimed up to a second ahead: that is no waiting.
+    begin = min(max(run.created, run.tick or run.created), attempts[0].started)
     end = run.finished or max(_words.now(), attempts[-1].started)
     whole = max(end - begin, timedelta(milliseconds=1))
     return tuple(

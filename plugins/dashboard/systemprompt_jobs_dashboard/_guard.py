@@ -18,7 +18,7 @@ from ._access import Role
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from ._access import Access, Session, Sessions
+    from ._access import Access, Pace, Session, Sessions
     from ._app import Dashboard
 
 COOKIE = "jobs_dashboard"
@@ -53,10 +53,11 @@ class Visitor:
 class Guard:
     """ASGI middleware that lets through whom `access` allows, with `scope["visitor"]` set."""
 
-    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, pace: Pace) -> None:
         self._app = app
         self._access = access
         self._sessions = sessions
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,12 +82,21 @@ class Guard:
         session = self._sessions.get(request.cookies.get(COOKIE, ""))
         if session is not None and (not access.user_header or user):
             return Visitor(session.role, user or session.name, session)
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and (role := access.role_of(token.strip())):
+        client = request.client.host if request.client else ""
+        if role := self._role_of_bearer(request, client):
             return Visitor(role, user)
-        client = request.client.host if request.client else None
         sees = access.sees_without_session(client, request.headers)
         return Visitor(Role.VIEWER if sees else Role.NOBODY, user)
+
+    def _role_of_bearer(self, request: Request, client: str) -> Role:
+        """Return what a token in the header makes of who sends it, at the pace of log-ins."""
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or self._pace.wait_s(client):
+            return Role.NOBODY
+        role = self._access.role_of(token.strip())
+        if not role:
+            self._pace.failed(client)
+        return role
 
     def _refusal(self, scope: Scope, visitor: Visitor) -> ASGIApp | None:
         headers = Headers(scope=scope)
@@ -156,8 +166,15 @@ async def read_fields(request: Request) -> list[tuple[str, str]]:
 
 def check_may_act(visitor: Visitor, form: dict[str, str]) -> Session:
     """Return the operator's session. Raises HTTPException for anybody else."""
-    if not visitor.may_act or visitor.session is None:
+    if not visitor.may_act:
         raise HTTPException(HTTPStatus.FORBIDDEN, "only an operator may do this: log in first")
-    if not hmac.compare_digest(form.get("csrf", "").encode(), visitor.session.csrf.encode()):
+    return check_form(visitor, form)
+
+
+def check_form(visitor: Visitor, form: dict[str, str]) -> Session:
+    """Return the session whose form this is. Raises HTTPException for one of another."""
+    csrf = visitor.session.csrf if visitor.session else ""
+    same = hmac.compare_digest(form.get("csrf", "").encode(), csrf.encode())
+    if visitor.session is None or not same:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this form is not of your session: reload it")
     return visitor.session

@@ -13,6 +13,7 @@ from systemprompt_jobs.secrets import masked
 
 from . import _charts, _words
 from ._guard import dashboard_of
+from ._list import TROUBLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from systemprompt_jobs import Runtime
+    from systemprompt_jobs import Run, Runtime
     from systemprompt_jobs.model import Explanation, Glance, JobOverview, Plan, Source
 
-_RUNS, _STRIP, _CHART, _RANKED, _TICKS, _DIGITS = 25, 40, 60, 1000, 10, 18
+_RUNS, _STRIP, _CHART, _RANKED, _TICKS, _LATELY, _DIGITS = 25, 40, 60, 1000, 10, 5, 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,13 @@ def job(request: Request) -> Response:
         runs=runs,
         older=runs[-1].id if len(runs) == _RUNS else None,
         figures=_figures(newest),
-        took_chart=_charts.bars(charted, lambda run: run.duration, "duration"),
+        took_chart=_charts.bars(charted, _words.duration, "duration"),
         late_chart=_charts.bars(charted, lambda run: run.late, "start after it was due"),
         strip=[_words.mark(run) for run in newest[-_STRIP:]],
         at=at,
         asked=_explained(runtime, overview.plan, at) if at else None,
         explained=runtime.explain(name),
+        troubles=[] if older else _troubles(runs[:_LATELY], newest),
     )
 
 
@@ -92,9 +94,31 @@ def _figures(newest: list[Glance]) -> Figures | None:
     counts = Counter[str]()
     for run in newest:
         counts[_words.look(run)] += run.count
-    took = _charts.quantiles(run.duration for run in newest)
+    took = _charts.quantiles(map(_words.duration, newest))
     late = _charts.quantiles(run.late for run in newest)
     return Figures(len(newest), dict(counts.most_common()), took, late, newest[0].at)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What went wrong last, and how many of the newest went alike."""
+
+    run: Run
+    alike: int
+
+
+def _troubles(lately: list[Run], newest: list[Glance]) -> list[Trouble]:
+    """Return the newest of each kind."""
+    kinds: dict[tuple[str, str], Run] = {}
+    for run in lately:
+        if run.state in TROUBLE:
+            kinds.setdefault(_kind(run), run)
+    alike = Counter(map(_kind, newest))
+    return [Trouble(run, alike[kind]) for kind, run in kinds.items()]
+
+
+def _kind(run: Run | Glance) -> tuple[str, str]:
+    return run.state, run.reason
 
 
 def _explained(runtime: Runtime, plan: Plan, text: str) -> Explanation | str:

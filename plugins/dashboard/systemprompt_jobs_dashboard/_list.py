@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PER_PAGE = 25
 _STRIP, _RUNNING, _TROUBLED = 40, 25, 5
-_TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
+TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def jobs(request: Request) -> Response:
         figures=dashboard.figures.get(),
         running=runtime.history(states=[State.RUNNING, RETRYING], limit=_RUNNING),
         waiting=_waiting(runtime),
-        troubled=runtime.history(states=_TROUBLE, limit=_TROUBLED),
+        troubled=runtime.history(states=TROUBLE, limit=_TROUBLED),
         rows=_rows(runtime, page.ids),
         chosen=chosen,
         page=page,
@@ -89,7 +89,7 @@ def _rows(runtime: Runtime, ids: list[str]) -> list[Row]:
 
 
 def _row(job: JobOverview, newest: list[Glance]) -> Row:
-    p50, p95 = _charts.quantiles(run.duration for run in newest)
+    p50, p95 = _charts.quantiles(map(_words.duration, newest))
     return Row(job, _strip(newest), _strip_words(newest), p50, p95)
 
 
@@ -100,5 +100,7 @@ def _strip(runs: Iterable[Glance]) -> tuple[tuple[str, str], ...]:
 
 def _strip_words(runs: list[Glance]) -> str:
     looks = [_words.look(run) for run in runs]
-    counted = ", ".join(f"{looks.count(look)} {look}" for look in _words.MARKS if look in looks)
+    counted = ", ".join(
+        f"{looks.count(look)} {_words.spaced(look)}" for look in _words.MARKS if look in looks
+    )
     return f"newest {len(runs)}: {counted}" if runs else "no runs yet"

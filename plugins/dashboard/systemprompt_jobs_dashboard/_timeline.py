@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -123,11 +123,15 @@ def _by_schedule(runtime: Runtime) -> list[tuple[Schedule, list[str]]]:
 
 
 def _herds(at: Mapping[datetime, list[list[str]]]) -> list[Herd]:
-    """Return the instants when many jobs are due at once, largest first."""
-    sizes = {tick: sum(map(len, groups)) for tick, groups in at.items()}
-    large = sorted((-number, tick) for tick, number in sizes.items() if number >= _HERD)
+    """Return when many jobs are due at once, largest first; of equal herds the first."""
+    first: dict[tuple[int, frozenset[str]], datetime] = {}
+    for tick, groups in sorted(at.items(), key=itemgetter(0)):
+        number = sum(map(len, groups))
+        if number >= _HERD:  # a job is in one group only, so its first tells a group
+            first.setdefault((-number, frozenset(ids[0] for ids in groups)), tick)
+    large = sorted((number, tick) for (number, _), tick in first.items())
     return [
-        Herd(tick, -number, tuple(sorted(id_ for ids in at[tick] for id_ in ids)[:_NAMED]))
+        Herd(tick, -number, tuple(sorted(chain(*at[tick]))[:_NAMED]))
         for number, tick in large[:_HERDS]
     ]
 

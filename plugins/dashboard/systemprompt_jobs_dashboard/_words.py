@@ -20,12 +20,23 @@ MARKS = {
     "succeeded": "✓",
     "retried": "↻",
     "failed": "✗",
+    "timed_out": "T",
     "cancelled": "■",
     "lost": "?",
     "skipped": "-",
     "missed": "!",
 }
 """Look → its mark; an unknown state of a newer scheduler has a dot."""
+
+_OWN_ENDS = (State.SUCCEEDED, State.FAILED, State.TIMED_OUT)
+_WHY = {
+    "overlap": "the run before still ran",
+    "paused": "the job was paused",
+    "catch-up": "a tick that was caught up ran instead",
+    "clock": "a clock was wrong",
+    "missed": "no scheduler ran it in time",
+}
+"""Reason or state of what never ran → why, for who sees only a line of it."""
 
 
 class Mark(NamedTuple):
@@ -61,7 +72,22 @@ def state_words(run: Run | Glance) -> str:
     count = f" x{run.count}" if run.count > 1 else ""
     tries = f", attempt {run.attempt}" if run.attempt > 1 else ""
     waits = run.attempt and run.state in (State.PENDING, State.CLAIMED)
-    return f"{RETRYING if waits else run.state}{reason}{count}{tries}"
+    return f"{spaced(RETRYING if waits else run.state)}{reason}{count}{tries}"
+
+
+def spaced(state: str) -> str:
+    """Return a state as people write it."""
+    return state.replace("_", " ")
+
+
+def said(run: Run) -> str:
+    """Return what a run said, or why there was none."""
+    return run.error or run.message or _WHY.get(run.reason or run.state, "")
+
+
+def duration(run: Glance) -> timedelta | None:
+    """Return how long a run took that came to its own end; of a lost one nobody knows."""
+    return run.duration if run.state in _OWN_ENDS else None
 
 
 def instant(value: datetime | None) -> str:

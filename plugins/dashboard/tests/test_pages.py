@@ -73,6 +73,26 @@ def test_a_job_page_explains_charts_and_lists(client):
     assert "skipped: paused x12" in text
 
 
+def test_a_job_page_says_what_went_wrong_lately_and_how_often(client):
+    text = client.get("/jobs/jobs:slow").text
+    troubles = re.findall(r'<p class="problem">.*?</p>', text)
+    said = [re.sub(r"<[^>]*>|\s+", " ", trouble).split() for trouble in troubles]
+    went = "1 of the newest 10 went so"
+    assert [" ".join(words) for words in said] == [
+        f"! missed x300 run 10 : no scheduler ran it in time · {went}",
+        f"- skipped: paused x12 run 9 : the job was paused · {went}",
+        f"- skipped: overlap run 8 : the run before still ran · {went}; a run takes 2.0 s",
+    ]
+    assert "went so" not in client.get("/jobs/jobs:greet").text
+
+
+def test_a_lost_run_has_no_time_that_it_took(client):
+    """It ends when it is found to be lost."""
+    text = client.get("/?q=slow").text
+    assert 'data-name="p95" class="number">3.0 s' in text
+    assert "took 5.0 s" in client.get("/jobs/jobs:slow").text  # its mark in the strip
+
+
 def test_next_ticks_tell_of_daylight_saving(client):
     """Somewhere in the ticks of a year there are two changes; the page marks those it shows."""
     from systemprompt_jobs_dashboard._job import _clock_change

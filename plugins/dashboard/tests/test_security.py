@@ -6,7 +6,7 @@ import hmac
 import re
 
 import pytest
-from systemprompt_jobs_dashboard import Access, _access
+from systemprompt_jobs_dashboard import Access, _access, _guard
 from systemprompt_jobs_dashboard._access import LOOPBACK, Pace, Role, Sessions
 from systemprompt_jobs_dashboard._serve import make_access
 
@@ -148,6 +148,15 @@ def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(runtime):
     assert "Secure" in secure.post("/login", data={"token": TOKEN}).headers["set-cookie"]
 
 
+def test_the_forms_token_is_compared_in_constant_time_too(operator, monkeypatch):
+    asked, token = [], csrf(operator)
+    monkeypatch.setattr(
+        _guard.hmac, "compare_digest", lambda *pair: asked.append(pair) or pair[0] == pair[1]
+    )
+    assert operator.post("/logout", data={"csrf": token}).status_code == 303
+    assert asked == [(token.encode(), token.encode())]
+
+
 def test_logging_out_ends_the_session_on_the_server(operator):
     cookie = operator.cookies["jobs_dashboard"]
     assert operator.post("/logout", data={"csrf": "wrong"}).status_code == 403
@@ -178,6 +187,15 @@ def test_wrong_tokens_are_slowed_down(runtime):
     assert late.status_code == 429  # not even the right one tells that it is
     assert 0 < int(late.headers["retry-after"]) <= 61
     assert "set-cookie" not in late.headers
+
+
+def test_wrong_tokens_in_the_header_are_slowed_down_as_log_ins_are(runtime):
+    client = make_client(runtime, client=("192.0.2.7", 1))
+    right, wrong = ({"Authorization": f"Bearer {token}"} for token in (TOKEN, LONG))
+    for _ in range(5):
+        assert client.get("/api/jobs", headers=wrong).status_code == 401
+    assert client.get("/api/jobs", headers=right).status_code == 401
+    assert client.post("/login", data={"token": TOKEN}).status_code == 429
 
 
 def test_the_pace_counts_by_address_and_in_all_and_forgets():

@@ -52,7 +52,7 @@ def job_answer(runtime: Runtime, plan: Plan) -> dict[str, Any]:
 
 
 def _overview(runtime: Runtime, plan: Plan) -> JobOverview:
-    return next(job for job in runtime.jobs() if job.plan is plan)
+    return next(job for job in runtime.jobs(plan.id) if job.plan is plan)
 
 
 def _pause(pause: PauseOverview) -> str:
