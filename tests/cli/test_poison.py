@@ -50,10 +50,9 @@ def test_code_that_holds_the_interpreters_lock_is_reported_with_the_jobs_that_ru
         "    ctypes.PyDLL(None).usleep(4_000_000)\n"  # PyDLL: no other thread gets its turn
         "    time.sleep(2)\n"
     )
-    line = json.loads(process.line_with("process_stalled"))
-    assert line["level"] == "warning"
-    assert line["jobs"] == ["jobs:poison"]
-    assert 1 < line["stalled_s"] < 30
+    line = json.loads(process.line_with('"jobs": ["jobs:poison"]'))
+    assert (line["event"], line["level"]) == ("process_stalled", "warning")
+    assert line["stalled_s"] > 1
     process.signal(signal.SIGTERM)
     assert process.end().code == 0
 

@@ -9,12 +9,9 @@ import pytest
 
 from systemprompt_jobs.builtin.cli import _serve
 from systemprompt_jobs.errors import StoreError, StoreUnusableError
+from tests.cli.conftest import events
 
 STOPS = [signal.SIGTERM, signal.SIGINT]
-
-
-def events(text):
-    return [json.loads(line)["event"] for line in text.splitlines()]
 
 
 @pytest.fixture
@@ -30,7 +27,8 @@ def waiting(new_project, tmp_path):
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_a_signal_stops_it_with_exit_0(started, project, number):
+def test_a_signal_stops_it_with_exit_0(started, new_project, number):
+    project = new_project(config="scheduler: {}")  # no job that might be due just now
     process = started("--root", project, "infra", "jobs", "serve")
     line = process.line_with("scheduler_started")
     assert list(json.loads(line))[:3] == ["timestamp", "level", "event"]

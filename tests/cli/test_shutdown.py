@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sqlite3
 from collections import Counter
 
 import pytest
 
+from tests.cli.conftest import events
 from tests.executors.test_processes import lives, until
 
 KINDS = ("threads", "asyncio", "processes")
@@ -132,8 +132,12 @@ def test_after_the_grace_a_run_is_told_and_recorded_as_cancelled(serving, kind):
     process.signal(signal.SIGTERM)
     answer = process.end()
     assert answer.code == 0
-    events = [json.loads(line)["event"] for line in answer.out.splitlines()]
-    assert events == ["scheduler_stopping", "run_cancelled", "node_left", "scheduler_stopped"]
+    assert events(answer.out) == [
+        "scheduler_stopping",
+        "run_cancelled",
+        "node_left",
+        "scheduler_stopped",
+    ]
     assert select(process, "SELECT state, message FROM jobs_run") == [
         ("cancelled", "still running 1 s after the scheduler was told to stop")
     ]
