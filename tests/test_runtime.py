@@ -20,7 +20,7 @@ from systemprompt_jobs.errors import (
 )
 from systemprompt_jobs.model import State, Trigger
 
-PATIENCE_S = 30
+PATIENCE_S = 90
 """How long a test waits for something that takes milliseconds before it fails."""
 
 JOBS = """
