@@ -21,7 +21,7 @@ from systemprompt_jobs.builtin.processes._wire import line, value_of
 from systemprompt_jobs.model import Report, State, Trigger
 from tests.support import START
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 def until(condition):
