@@ -19,7 +19,7 @@ import psycopg
 _NOBODY = 65534
 """PostgreSQL refuses to run as root."""
 
-_PATIENCE_S = 30
+_PATIENCE_S = 90
 _PR_SET_PDEATHSIG = 1
 _FAST = (
     "fsync=off",

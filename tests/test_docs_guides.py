@@ -40,6 +40,14 @@ ROW = re.compile(r"^\| (.+) \| `(.+)` \| (.+) \|$", re.MULTILINE)
 
 FIVE = re.compile(r"^\| `((?:[\d*/-]+ ){4}[\d*/-]+)` \| `(.+?)` \|", re.MULTILINE)
 
+CHECK = """
+from systemprompt_jobs import Runtime
+
+def test_no_job_looks_like_a_mistake(tmp_path):
+    runtime = Runtime(tmp_path, plugins={modules}, environ={{"SYSTEMPROMPT_PLUGINS": ""}})
+    assert [*map(str, [*runtime.degraded, *runtime.lint()])] == []
+"""
+
 PLUGINS = ("-p", "no:cacheprovider", "-p", "systemprompt_jobs.testing.plugin")
 
 each = partial(pytest.mark.parametrize, "page", ids=lambda page: page.stem)
@@ -152,6 +160,10 @@ def test_the_tests_that_a_guide_shows_pass(page, tmp_path):
     files = [tmp_path / name for name in unpack(page, tmp_path)]
     tests = [file for file in files if file.name.startswith("test_")]
     assert tests
+    jobs = [file for file in files if file.suffix == ".py" and "@job" in file.read_text("utf-8")]
+    modules = [file.stem.replace("__init__", file.parent.name) for file in jobs]
+    tests.append(tmp_path / "test_as_check_does.py")
+    tests[-1].write_text(CHECK.format(modules=modules), "utf-8")
     packages = [file.parents[file.name == "__init__.py"] for file in files]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", *PLUGINS, *tests],

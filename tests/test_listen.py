@@ -14,7 +14,7 @@ from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import State, Trigger
 from tests.support import START, make_plan
 
-PATIENCE_S = 30
+PATIENCE_S = 90
 
 
 @pytest.fixture

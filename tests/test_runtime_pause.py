@@ -10,7 +10,7 @@ import pytest
 from systemprompt_jobs import JobExtension, Runtime, hookimpl
 from systemprompt_jobs.errors import UnknownJobError
 
-PATIENCE_S = 30
+PATIENCE_S = 90
 JOBS = """
 from systemprompt_jobs import job
 

@@ -9,19 +9,17 @@ import inspect
 from collections import defaultdict
 from datetime import timedelta
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from .. import _durations
 from .._calendar import Cron
-from ..model import LintCode, Problem
+from ..model import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from ..model import Place, Plan
-
-CODES: tuple[LintCode, ...] = get_args(LintCode)
+    from ..model import LintCode, Place, Plan
 
 _HERD = 10
 """This many jobs on one second, or more than there are workers, are a herd."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from systemprompt_jobs import Runtime
 
 _OF_SCHEDULES = {"never-fires", "every-second", "five-fields"}
 """Findings of `check` that an author cures, or silences."""
@@ -37,7 +36,7 @@ class PluginContract:
     Derive a class whose name begins with `Test`, and name the plugin: its entry point, its
     module, or the module or object itself. Each job has its tests.
 
-    - `services`: what `ctx.get(TYPE)` returns, by type.
+    - `services`: what `ctx.get(TYPE)` returns, by type, in place of what the plugin registers.
     - `settings(root)`: override it to return what stands below `scheduler:`, e.g. `databases`, or
       `jobs` with the parameters that a job needs.
     - `prepare(root)`: override it to make the files and tables that jobs look at, in the
@@ -60,7 +59,7 @@ class PluginContract:
         """Make what the jobs look at."""
 
     @pytest.fixture
-    def runtime(self, tmp_path: Path) -> Iterator[Runtime]:
+    def runtime(self, tmp_path: Path) -> Iterator[TestRuntime]:
         """Yield a runtime of a project that has this plugin alone."""
         runtime = self._runtime(tmp_path)
         self.prepare(tmp_path)
@@ -68,11 +67,11 @@ class PluginContract:
         runtime.stop()
 
     @pytest.fixture
-    def plan(self, runtime: Runtime, job_id: str) -> Plan:
+    def plan(self, runtime: TestRuntime, job_id: str) -> Plan:
         """Return the plan of the job under test."""
         return runtime.find(job_id)
 
-    def _runtime(self, root: Path) -> Runtime:
+    def _runtime(self, root: Path) -> TestRuntime:
         write_config(root, "", {"databases": {}, **self.settings(root)})
         environ = {"SYSTEMPROMPT_PLUGINS": ""}
         return TestRuntime(root, self.services, plugins=[self.plugin], environ=environ)
@@ -89,14 +88,16 @@ class PluginContract:
             return []
         return [plan.id for plan in plans]
 
-    def test_it_can_be_imported_and_nothing_of_it_is_degraded(self, runtime: Runtime) -> None:
+    def test_it_can_be_imported_and_nothing_of_it_is_degraded(self, runtime: TestRuntime) -> None:
         assert [str(problem) for problem in runtime.degraded] == []
         assert len({plan.id for plan in runtime.plans}) == len(runtime.plans)
 
     def test_each_job_is_described(self, plan: Plan) -> None:
         assert plan.job.description, f"{plan.job!r}: the first line of a docstring describes it"
 
-    def test_each_schedule_is_one_that_somebody_means(self, runtime: Runtime, plan: Plan) -> None:
+    def test_each_schedule_is_one_that_somebody_means(
+        self, runtime: TestRuntime, plan: Plan
+    ) -> None:
         found = [problem for problem in runtime.lint() if problem.culprit == plan.id]
         assert [str(problem) for problem in found if problem.code in _OF_SCHEDULES] == []
         if plan.schedule is not None:
@@ -112,11 +113,13 @@ class PluginContract:
                 )
 
     def test_a_dry_run_succeeds_and_changes_nothing(
-        self, runtime: Runtime, plan: Plan, tmp_path: Path
+        self, runtime: TestRuntime, plan: Plan, tmp_path: Path
     ) -> None:
         before = _contents(tmp_path)
-        (run,) = runtime.run(plan.id, enforce=False)
-        assert run.state in {State.SUCCEEDED, State.SKIPPED}, f"{run.state}: {run.error}"
+        report = runtime.call_once(plan.id)
+        assert report.outcome in {State.SUCCEEDED, State.SKIPPED}, (
+            f"{report.outcome}: {report.error}\n{report.traceback}"
+        )
         after = _contents(tmp_path)
         changed = [name for name, content in before.items() if after.get(name) != content]
         assert changed == [], f"a dry run of {plan.id} has changed {', '.join(changed)}"

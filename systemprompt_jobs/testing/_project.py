@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import svcs
 
-from systemprompt_jobs import Job, JobExtension, Runtime
+from systemprompt_jobs import Job, JobExtension, Run, Runtime
+from systemprompt_jobs.model import State, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
     from pathlib import Path
 
+    from systemprompt_jobs import Report
     from systemprompt_jobs._context import Resources
 
 
@@ -44,6 +47,30 @@ class TestRuntime(Runtime):
         for kind, value in self._fakes.items():  # past the registry's own refusal of a second one
             svcs.Registry.register_value(resources.registry, kind, value)
         return resources
+
+    def call_once(
+        self,
+        name: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        enforce: bool = False,
+        tick: datetime | None = None,
+        attempt: int = 1,
+    ) -> Report:
+        """Return the report of one attempt of a job, which is not recorded nor tried again."""
+        plan = self.find(name)
+        run = Run(
+            1,
+            plan.id,
+            Trigger.MANUAL if tick is None else Trigger.SCHEDULE,
+            State.RUNNING,
+            tick=tick,
+            attempt=attempt,
+            parameters={**plan.parameters, **(parameters or {})},
+            enforce=enforce,
+            node="test",
+        )
+        return self.attempt(run).call()
 
 
 def write_config(root: Path, text: str, settings: Mapping[str, Any]) -> None:

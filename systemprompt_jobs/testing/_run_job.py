@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from systemprompt_jobs import Job, Run
+from systemprompt_jobs import Job
 from systemprompt_jobs.errors import ParameterError
-from systemprompt_jobs.model import State, Trigger
 
 from ._project import TestRuntime, Tests, write_config
 from ._times import instant_of
@@ -62,19 +61,13 @@ class RunJob:
             environ={"SYSTEMPROMPT_PLUGINS": ""},
         )
         try:
-            plan = runtime.find(name)
-            run = Run(
-                1,
-                plan.id,
-                Trigger.MANUAL if tick is None else Trigger.SCHEDULE,
-                State.RUNNING,
+            report = runtime.call_once(
+                name,
+                parameters=parameters,
+                enforce=enforce,
                 tick=None if tick is None else instant_of(tick, "UTC"),
                 attempt=attempt,
-                parameters={**plan.parameters, **(parameters or {})},
-                enforce=enforce,
-                node="test",
             )
-            report = runtime.attempt(run).call()
         finally:
             runtime.stop()
         if _REFUSED in report.error_types:

@@ -28,6 +28,12 @@ def test_no_file_keeps_the_name_of_the_example_and_nobody_else_may_write_them(ne
         assert stat.S_IMODE(file.stat().st_mode) & 0o022 == 0
 
 
+def test_the_formatter_has_nothing_to_wrap_where_the_name_is_long(new, tmp_path):
+    new("acme-" + "x" * 35)
+    lines = [line for file in tmp_path.rglob("*.py") for line in file.read_text().splitlines()]
+    assert max(map(len, lines)) <= 100
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

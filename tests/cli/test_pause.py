@@ -181,7 +181,7 @@ def test_a_running_scheduler_respects_a_pause_and_notices_its_end(started, jobs,
     jobs("resume", "greet")
     served.line_with("run_started")
     states = [run["state"] for run in jobs("history", "--json", "-n", "99").json["runs"]]
-    assert set(states) <= {"skipped", "succeeded", "claimed", "running"}
+    assert not {*states} & {"failed", "timed_out", "cancelled", "lost"}
 
 
 @pytest.fixture

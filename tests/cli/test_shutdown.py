@@ -6,9 +6,11 @@ import json
 import signal
 import sqlite3
 from collections import Counter
+from functools import reduce
 
 import pytest
 
+from tests.cli.conftest import events
 from tests.executors.test_processes import lives, until
 
 KINDS = ("threads", "asyncio", "processes")
@@ -19,8 +21,9 @@ scheduler:
   shutdown_grace: {grace}
   workers: 2
   executors: {{asyncio: {{size: 2}}, processes: {{size: 2, grace: 0.2s}}}}
-  jobs: [{{extension: jobs, job: long, enabled: true}}]
+  jobs: [{entries}]
 """
+LONG = "{extension: jobs, job: long%s, enabled: true}"
 HEAD = """
 import asyncio, os, time
 from pathlib import Path
@@ -51,10 +54,11 @@ DEF queued{n}(ctx):
 """
 ENDLESS = """
 @job(run_on_startup=True, EXECUTOR)
-DEF long(ctx):
+DEF long_KIND(ctx):
     note(ctx)
     SLEEP(3600)
 """
+"""One for each kind, side by side."""
 
 
 def source(kind, text):
@@ -62,18 +66,35 @@ def source(kind, text):
     if kind == "asyncio":
         define, sleep = "async def", "await asyncio.sleep"
     executor = 'executor="processes"' if kind == "processes" else ""
-    return text.replace("DEF", define).replace("SLEEP", sleep).replace("EXECUTOR", executor)
+    words = {"DEF": define, "SLEEP": sleep, "EXECUTOR": executor, "KIND": kind}
+    return reduce(lambda found, word: found.replace(word, words[word]), words, text)
 
 
 @pytest.fixture
 def serving(started, new_project, monkeypatch):
-    """Return a function that starts a scheduler with jobs of a kind, in the project's folder."""
+    """Return a function that starts a scheduler with these jobs, in the project's folder."""
 
-    def serve(kind, jobs, grace="30s"):
-        root = new_project(HEAD + source(kind, jobs), CONFIG.format(grace=grace))
+    def serve(jobs, long=("",), grace="30s"):
+        entries = ", ".join(LONG % name for name in long)
+        root = new_project(HEAD + jobs, CONFIG.format(grace=grace, entries=entries))
         monkeypatch.chdir(root)
         process = started("--root", root, "infra", "jobs", "serve")
         process.root = root
+        return process
+
+    return serve
+
+
+@pytest.fixture
+def hanging(serving):
+    """Return a function that starts a scheduler and waits until a job of each kind hangs."""
+
+    def serve(**settings):
+        jobs = "".join(source(kind, ENDLESS) for kind in KINDS)
+        process = serving(jobs, [f"_{kind}" for kind in KINDS], **settings)
+        for _ in KINDS:
+            process.line_with("run_started")
+        until(lambda: (process.root / "starts").exists() and len(starts(process)) == len(KINDS))
         return process
 
     return serve
@@ -95,9 +116,12 @@ def starts(process):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stop_loses_no_run_and_starts_none_twice(serving, kind):
     queued = "".join(QUEUED.format(n=n) for n in range(9))
-    process = serving(kind, BUSY + queued)
-    process.line_with("run_retrying")
-    until((process.root / "starts").exists)
+    process = serving(source(kind, BUSY + queued))
+    awaited = {("run_started", "jobs:long"), ("run_retrying", "jobs:again")}
+    for line in map(json.loads, process.popen.stdout):
+        awaited.discard((line["event"], line.get("job")))
+        if not awaited:
+            break
     process.signal(signal.SIGTERM)
     process.line_with("scheduler_stopping")
     (process.root / "release").touch()
@@ -124,30 +148,27 @@ def test_a_stop_loses_no_run_and_starts_none_twice(serving, kind):
     assert {seconds + 1 - count for _, count, seconds in covered} == {0}, "each tick has its row"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_after_the_grace_a_run_is_told_and_recorded_as_cancelled(serving, kind):
-    process = serving(kind, ENDLESS, grace="1s")
-    process.line_with("run_started")
-    until((process.root / "starts").exists)
+def test_after_the_grace_a_run_is_told_and_recorded_as_cancelled(hanging):
+    process = hanging(grace="1s")
     process.signal(signal.SIGTERM)
     answer = process.end()
     assert answer.code == 0
-    events = [json.loads(line)["event"] for line in answer.out.splitlines()]
-    assert events == ["scheduler_stopping", "run_cancelled", "node_left", "scheduler_stopped"]
+    cancelled = ["run_cancelled"] * len(KINDS)
+    assert events(answer.out) == [
+        *("scheduler_stopping", *cancelled, "node_left", "scheduler_stopped")
+    ]
     assert select(process, "SELECT state, message FROM jobs_run") == [
         ("cancelled", "still running 1 s after the scheduler was told to stop")
-    ]
+    ] * len(KINDS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_second_signal_leaves_at_once_and_no_process_behind(serving, kind):
-    process = serving(kind, ENDLESS)
-    process.line_with("run_started")
-    until((process.root / "starts").exists)
+def test_a_second_signal_leaves_at_once_and_no_process_behind(hanging):
+    process = hanging()
     process.signal(signal.SIGTERM)
     process.line_with("scheduler_stopping")
     process.signal(signal.SIGINT)
     assert process.end().code == 130
-    ((_, _, pid),) = starts(process)
-    until(lambda: not lives(pid))
-    assert select(process, "SELECT state FROM jobs_run") == [("running",)], "for others to rescue"
+    pids = [pid for _, _, pid in starts(process)]
+    until(lambda: not any(map(lives, pids)))
+    left = select(process, "SELECT state FROM jobs_run")
+    assert left == [("running",)] * len(KINDS), "for others to rescue"

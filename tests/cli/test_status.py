@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import re
 import signal
 import sqlite3
 import time
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_one_job_shows_each_value_and_who_set_it(jobs, command):
     assert ["enabled", "True", "config.yaml:5"] in lines
     assert ["schedule", "0", "*/10", "*", "*", "*", "*", "@job", "at", "jobs.py:5"] in lines
     assert ["enforce", "False", "default"] in lines
-    assert out.count("  in ") == 3, "three next ticks"
+    assert len(re.findall("  in [0-9]|  now\n", out)) == 3, "three next ticks"
 
 
 def test_one_job_shows_its_last_failure_with_the_traceback(jobs):
@@ -154,15 +155,17 @@ def test_where_no_terminal_is_there_is_nothing_to_watch(jobs, option):
 
 
 def test_a_glance_says_how_far_behind_the_schedulers_are(jobs, project, started):
+    yearly = CONFIG.replace("job: greet", "job: greet, schedule: '0 0 5 1 1 *'")
+    (project / "services/scheduler/config.yaml").write_text(yearly)
     scheduler = started("--root", project, "infra", "jobs", "serve")
     scheduler.line_with("scheduler_started")
     scheduler.signal(15)
     scheduler.end()
     assert jobs("status", "--json").json["lag"] == {"waiting": 0, "since": None}
     assert "lag        none" in jobs("status").out
-    ago = 3 * 3_600_000_000
+    ago = int((datetime.now(UTC) - timedelta(hours=2, minutes=55)).timestamp() * 1_000_000)
     with closing(sqlite3.connect(project / "var/jobs.db", isolation_level=None)) as connection:
-        connection.execute("UPDATE jobs_job SET next_tick = next_tick - ?", (ago,))
+        connection.execute("UPDATE jobs_job SET next_tick = ? WHERE next_tick > 0", (ago,))
     lag = jobs("status", "--json").json["lag"]
     assert (lag["waiting"], datetime.fromisoformat(lag["since"]) < datetime.now(UTC)) == (1, True)
     assert "lag        1 due and not taken, the oldest for 2 h 5" in jobs("status").out

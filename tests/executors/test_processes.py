@@ -21,7 +21,7 @@ from systemprompt_jobs.builtin.processes._wire import line, value_of
 from systemprompt_jobs.model import Report, State, Trigger
 from tests.support import START
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 def until(condition):
@@ -88,21 +88,31 @@ class Bench:
         return int(next(self.folder.glob(pattern)).stem)
 
 
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
+def benches(folder):
+    bench = Bench(folder)
     yield bench
     bench.executor.close()
     bench.runtime.stop()
 
 
-def test_a_process_is_used_again_and_is_another_than_ours(bench):
-    first, second = bench.run("pid"), bench.run("pid")
+@pytest.fixture
+def bench(tmp_path):
+    yield from benches(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Return a bench for tests that leave its process as they found it."""
+    yield from benches(tmp_path_factory.mktemp("shared"))
+
+
+def test_a_process_is_used_again_and_is_another_than_ours(shared):
+    first, second = shared.run("pid"), shared.run("pid")
     assert first.message == second.message != str(os.getpid())
 
 
-def test_an_async_function_is_awaited_there(bench):
-    assert bench.run("coroutine").message == "awaited"
+def test_an_async_function_is_awaited_there(shared):
+    assert shared.run("coroutine").message == "awaited"
 
 
 @pytest.mark.parametrize(
@@ -139,8 +149,8 @@ def test_the_death_of_a_process_is_seen_although_its_child_lives_on(bench):
     (bench.folder / "release").touch()
 
 
-def test_multiprocessing_works_inside(bench):
-    assert bench.run("multiprocesses").message == "0"
+def test_multiprocessing_works_inside(shared):
+    assert shared.run("multiprocesses").message == "0"
 
 
 def test_one_that_holds_the_interpreters_lock_for_ever_is_killed(bench):
@@ -238,9 +248,9 @@ def test_what_a_function_leaves_running_says_nothing_in_the_name_of_the_next(ben
     assert (report.progress, report.annotations) == (None, {})
 
 
-def test_more_output_than_a_pipe_holds_is_all_read_before_the_report(bench):
+def test_more_output_than_a_pipe_holds_is_all_read_before_the_report(shared):
     with structlog.testing.capture_logs() as entries:
-        assert bench.run("chatters").message == "done"
+        assert shared.run("chatters").message == "done"
     assert len(of_run(entries)) == 2_000
 
 
@@ -249,15 +259,15 @@ def test_one_that_closes_its_output_goes_on(bench):
     assert bench.run("pid").outcome == State.SUCCEEDED
 
 
-def test_a_huge_error_is_cut_before_it_crosses(bench):
-    report = bench.run("raises_hugely")
+def test_a_huge_error_is_cut_before_it_crosses(shared):
+    report = shared.run("raises_hugely")
     assert len(report.error) < 20_000
     assert len(report.traceback) < 200_000
 
 
 @pytest.mark.parametrize("value", [{"$instant": "x"}, {"a": [1, None, {"$": 2}], "$b": 1.5}])
-def test_parameters_arrive_as_they_are(bench, value):
-    assert bench.run("echoes", value=value).message == repr(value)
+def test_parameters_arrive_as_they_are(shared, value):
+    assert shared.run("echoes", value=value).message == repr(value)
 
 
 def test_runs_and_reports_survive_the_wire():

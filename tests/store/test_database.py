@@ -17,10 +17,16 @@ from sqlalchemy import select
 
 from systemprompt_jobs._store import Store, _database
 from systemprompt_jobs._store._postgresql import TIMEOUTS
+from systemprompt_jobs._store._sqlite import SQLite
 from systemprompt_jobs._store.schema import job as job_table
 from systemprompt_jobs._store.schema import metadata, schema_version
 from systemprompt_jobs._store.schema import node as node_table
 from systemprompt_jobs.errors import StoreError, StoreUnusableError
+
+
+@pytest.fixture(autouse=True)
+def _migrated_for_real(monkeypatch):
+    monkeypatch.setattr(SQLite, "create", SQLite.create.__wrapped__)
 
 
 def open_store(path):

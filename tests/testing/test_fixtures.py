@@ -233,12 +233,21 @@ def test_a_plugin_that_breaks_the_contract_is_told_where(pytester):
         @job
         def good(*, number: int = 1):
             "Do nothing, but a number of times."
+
+        class Rates: ...
+
+        @job(max_attempts=2, retry_delay="0s", retry_past_next_tick=True)
+        def flaky(ctx):
+            "Fail, after asking for a service."
+            raise ConnectionError(f"attempt {ctx.run.attempt}, rate {ctx.get(Rates)}")
         """,
         test_bad="""
+        from bad_jobs import Rates
         from systemprompt_jobs.testing import PluginContract
 
         class TestBad(PluginContract):
             plugin = "bad_jobs"
+            services = {Rates: 1.25}
 
             def settings(self, root):
                 return {"extensions": {"bad_jobs": {"root": str(root)}}}
@@ -249,13 +258,14 @@ def test_a_plugin_that_breaks_the_contract_is_told_where(pytester):
     )
     pytester.syspathinsert()
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=5, failed=4)
+    result.assert_outcomes(passed=8, failed=5)
     result.stdout.fnmatch_lines_random(
         [
             "*the first line of a docstring describes it*",
             "*five-fields*",
             "*folder has no annotation*",
             "*a dry run of bad_jobs:wipe has changed precious*",
+            "*failed: ConnectionError: attempt 1, rate 1.25*",
         ]
     )
 

@@ -22,7 +22,7 @@ from tests.support import ManualClock
 PEM = Path(__file__).parent / "server.pem"
 """Key and certificate of localhost, for these tests alone."""
 
-WAIT_S = 20
+WAIT_S = 90
 
 
 @dataclass
