@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._store.plans import Standing
     from .model import Change, NodeOverview, PauseOverview, Plan, Run
 
-_TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
+_TROUBLED = 5
 
 _number = attrgetter("id")
 
@@ -187,7 +187,7 @@ class Overviews(Answers):
         waiting: Sequence[datetime] = ()
         if self._readable():
             running = self.history(states=[State.RUNNING, State.DISPATCHED, RETRYING], limit=100)
-            troubled = self.history(states=_TROUBLE, limit=5)
+            troubled = self._troubled()
             nodes = tuple(_look.live_nodes(self._store, self._store.clock(self._clock)))
             counts, waiting = self.counts(), self._waiting()
         return SchedulerOverview(
@@ -206,6 +206,12 @@ class Overviews(Answers):
             waiting=len(waiting),
             waiting_since=min(waiting, default=None),
         )
+
+    def _troubled(self) -> list[Run]:
+        from ._store import queries
+
+        with self._store.read() as connection:
+            return queries.troubled(connection, _TROUBLED)
 
     def _waiting(self) -> Sequence[datetime]:
         """Return since when what is due waits, of jobs that this configuration has."""

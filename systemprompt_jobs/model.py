@@ -732,7 +732,8 @@ class SchedulerOverview:
 
     `orphaned` are jobs of the database that no plugin provides any more.
     `database` is the URL without its password. `counts` are the runs created in the last
-    24 hours by state. `running` and `troubled` (failed, lost, missed …) are newest first.
+    24 hours by state. `running` and `troubled` (failed, lost, missed …, and not what its
+    job has skipped) are newest first.
     `pauses` and `held` (job id → the time it waits for) include jobs that are not installed.
     `waiting` are the ticks and runs that are due and that no node has taken, of jobs that are
     installed here, the oldest of them since `waiting_since`.

@@ -102,10 +102,11 @@ def job_resumed(job_id: str, note: str, who: str) -> None:
 
 @observe
 def tick_skipped(run: Run) -> None:
-    """Log it."""
+    """Log it: as a warning, unless its job found nothing to do."""
     last = run.last_tick
     stretch = {"last_tick": last.isoformat(), "count": run.count} if last else {}
-    _log.warning("tick_skipped", **_run_fields(run), **stretch, reason=run.reason)
+    write = _log.info if run.reason == "job" else _log.warning
+    write("tick_skipped", **_run_fields(run), **stretch, reason=run.reason)
 
 
 @observe

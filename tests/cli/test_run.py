@@ -274,3 +274,16 @@ def test_trace_hooks_names_plugin_fields_answer_and_error_of_each_call(cli, new_
     (made,) = [call for call in calls if "make_executor(kind='threads'" in call]
     assert "core.processes, core.coroutines, core.threads  make_executor" in made
     assert " -> <" in made
+
+
+def test_a_job_that_finds_nothing_to_do_is_exit_0_and_no_trouble(cli, new_project):
+    root = new_project(
+        "from systemprompt_jobs import Skip, job\n@job\ndef idle():\n    raise Skip('no orders')\n",
+        "scheduler: {local_plugins: [jobs.py]}\n",
+    )
+    answer = cli("--root", root, "infra", "jobs", "run", "idle")
+    assert answer.code == 0
+    assert answer.out.startswith("- skipped: job  jobs:idle  ")
+    assert answer.out.endswith("no orders\n")
+    status = cli("--root", root, "infra", "jobs", "status", "--json").json
+    assert (status["counts"], status["troubled"]) == ({"skipped": 1}, [])

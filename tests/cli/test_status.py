@@ -78,9 +78,9 @@ def test_one_job_shows_each_value_and_who_set_it(jobs, command):
     out = jobs(command, "greet").out
     assert out.startswith("jobs:greet (enabled)\n  Say hello.\n  every 10 minutes, UTC\n")
     lines = [line.split() for line in out.splitlines()]
-    assert ["enabled", "True", "config.yaml:5"] in lines
+    assert ["enabled", "true", "config.yaml:5"] in lines
     assert ["schedule", "0", "*/10", "*", "*", "*", "*", "@job", "at", "jobs.py:5"] in lines
-    assert ["enforce", "False", "default"] in lines
+    assert ["enforce", "false", "default"] in lines
     assert out.count("  in ") == 3, "three next ticks"
 
 

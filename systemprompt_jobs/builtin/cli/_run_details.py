@@ -45,7 +45,7 @@ def _facts(run: Run) -> Iterator[tuple[str, object]]:
         yield "repeats", f"run {run.parent}"
     if run.parameters:
         yield "parameters", masked(dict(run.parameters))
-    yield "enforce", run.enforce
+    yield "enforce", str(run.enforce).lower()
     if run.progress:
         yield "progress", progress_text(run.progress)
     if run.error or run.message:
