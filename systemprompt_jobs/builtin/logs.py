@@ -209,7 +209,9 @@ def history_pruned(runs: int, nodes: int, audits: int, before: datetime) -> None
 
 @observe
 def plugin_failed(problem: Any) -> None:
-    """Log it."""
+    """Log it; that an observer raised stands there already, with its traceback."""
+    if problem.code == "observer":
+        return
     place = str(problem.place) if problem.place.file else None
     fields = {"place": place, "remedy": problem.remedy or None}
     shown = {name: value for name, value in fields.items() if value}

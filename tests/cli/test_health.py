@@ -72,7 +72,7 @@ def test_a_lease_that_ran_out_is_not_ready(runtime, port):
     runtime._live._keeper._renewed = float("-inf")
     status, _, body = get(port, "/readyz")
     assert status == 503
-    assert "could not be reached" in json.loads(body)["reasons"][0]
+    assert "nothing could be recorded" in json.loads(body)["reasons"][0]
     assert get(port, "/healthz")[0] == 200
 
 

@@ -15,7 +15,17 @@ def test_a_glance_as_json_has_the_documented_shape(jobs, project):
     jobs("run", "fail", "greet")
     answer = jobs("status", "--json").json
     assert answer.keys() == {
-        *("root", "database", "enabled", "nodes", "jobs", "running", "next_ticks", "counts"),
+        *(
+            "root",
+            "database",
+            "problem",
+            "enabled",
+            "nodes",
+            "jobs",
+            "running",
+            "next_ticks",
+            "counts",
+        ),
         *("paused", "held", "troubled", "degraded", "orphaned", "lag"),
     }
     assert answer["root"] == str(project)
