@@ -51,6 +51,7 @@ def shown(terminal, new_project, cli):
         ["status"],
         ["check"],
         ["status", "short"],
+        ["status", "1"],
     ],
 )
 def test_tables_fit_and_nothing_that_a_job_says_moves_or_colours_anything(shown, tmp_path, command):
