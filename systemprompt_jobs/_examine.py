@@ -94,12 +94,7 @@ def _recording(patient: Patient) -> Finding:
     try:
         patient.store.check_writing()
     except StoreError as error:
-        return Finding(
-            "recording",
-            ok=False,
-            said=str(error),
-            remedy=_WAITS,
-        )
+        return Finding("recording", ok=False, said=str(error), remedy=_WAITS)
     return Finding("recording", ok=True, said="a change can be written to the database")
 
 
