@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ._clock import boot_id
 from ._store import runs as run_rows
 from ._whose import zone_data_version
-from .errors import JobsError, StoreError, text_of
+from .errors import JobsError, StoreError, StoreUnusableError, text_of
 from .model import Finding
 
 if TYPE_CHECKING:
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 _MAX_OFFSET = timedelta(seconds=1)
 _YEAR = re.compile(r"20\d\d")
 _OLD_YEARS = 2
+
+_UNUSABLE = (
+    "see `database` in the configuration; a schema that is missing or old is made by "
+    "`systemprompt infra jobs db upgrade`"
+)
+_WAITS = (
+    "once this is mended schedulers go on by themselves; `database` in the configuration says "
+    "which one they use"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +53,11 @@ class Patient:
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
-    """Yield all findings. Nothing is changed: no file is made, nothing is migrated."""
+    """Yield all findings. Nothing stays changed: no file is made, nothing is migrated."""
     database = _database(patient)
     yield database
     if database.ok:
+        yield _recording(patient)
         yield _clock(patient)
         yield _schedulers(patient)
         yield _orphans(patient)
@@ -74,10 +84,18 @@ def _database(patient: Patient) -> Finding:
             subject,
             ok=False,
             said=str(error),
-            remedy="see `database` in the configuration; a schema that is missing or old is made by "
-            "`systemprompt infra jobs db upgrade`",
+            remedy=_UNUSABLE if isinstance(error, StoreUnusableError) else _WAITS,
         )
     return Finding(subject, ok=True, said=f"{store.label} is reachable and migrated")
+
+
+def _recording(patient: Patient) -> Finding:
+    """Look whether the database can be written: a full disk can still be read."""
+    try:
+        patient.store.check_writing()
+    except StoreError as error:
+        return Finding("recording", ok=False, said=str(error), remedy=_WAITS)
+    return Finding("recording", ok=True, said="a change can be written to the database")
 
 
 def _clock(patient: Patient) -> Finding:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _LOOK_AGAIN_S = 1.0
 """How often to look whether a lease that ran out holds again."""
 
+_MOMENT_S = 2.0
+"""How long a coroutine whose time is up may take to end by its CancelledError."""
+
 _STALE = 1000
 """Deadlines of ended attempts that may stay in the heap, beyond one for each that runs."""
 
@@ -48,8 +51,9 @@ class Interrupter:
 
     An executor that kills has its attempt's report changed into what it was ended for. A thread
     cannot be killed: when its time is up, the run is reported `timed_out` at once, and the thread
-    is a *stray* from then on; what it ends in is dropped. `workers` is how many threads each pool
-    has that cannot kill: with as many strays it is `exhausted`.
+    is a *stray* from then on; what it ends in is dropped. A coroutine has a moment to end, and is
+    a stray if it does not. `workers` is how many threads each pool has that cannot kill: with as
+    many strays it is `exhausted`.
 
     `report` takes what attempts ended in, `released` a run whose stray has ended, `wake` has
     `step` called. `lease_left` tells the seconds until this node's lease runs out.
@@ -92,17 +96,20 @@ class Interrupter:
         if watched is None:
             return
         watched.began = self._clock.monotonic()
-        if watched.timeout_s is None:
-            return
+        if watched.timeout_s is not None and self._look_at(
+            watched.began + watched.timeout_s, _key(run)
+        ):
+            self._wake()
+
+    def _look_at(self, deadline: float, key: _Key) -> bool:
+        """Have an attempt looked at then; return whether no other is looked at before."""
         with self._lock:
             if len(self._deadlines) > 2 * len(self._live) + _STALE:
                 self._deadlines = [entry for entry in self._deadlines if entry[2] in self._live]
                 heapq.heapify(self._deadlines)
-            deadline = watched.began + watched.timeout_s
             first = not self._deadlines or deadline < self._deadlines[0][0]
-            heapq.heappush(self._deadlines, (deadline, next(self._order), _key(run)))
-        if first:
-            self._wake()
+            heapq.heappush(self._deadlines, (deadline, next(self._order), key))
+        return first
 
     def ended(self, run: Run, report: Report) -> None:
         """Take what an attempt ended in."""
@@ -193,13 +200,17 @@ class Interrupter:
         watched = self._live.get(key)
         if watched is None:
             return
-        if watched.executor.capabilities.kills:
+        can, told = watched.executor.capabilities, watched.verdict is State.TIMED_OUT
+        if not told and (can.kills or can.asynchronous):
             watched.verdict = State.TIMED_OUT
             watched.why = f"ended after {watched.timeout_s:g} s, its timeout"
             self._tell(watched)
-        elif self._write_off(key) is not None:
+            if not can.kills:
+                self._look_at(self._clock.monotonic() + _MOMENT_S, key)
+        elif not can.kills and self._write_off(key) is not None:
             report = self._so_far(watched, State.TIMED_OUT)
-            self._tell(watched)
+            if not told:
+                self._tell(watched)
             self._report(watched.attempt.run, replace(report, error=_overdue(watched)))
             self._say_if_exhausted(watched.attempt.run.pool)
 
@@ -256,11 +267,13 @@ def _judged(watched: _Watched, report: Report) -> Report:
         )
     if watched.verdict is State.CANCELLED and report.outcome is not State.SUCCEEDED:
         error = "" if watched.executor.capabilities.kills else report.error
+        obeyed = report.outcome is State.CANCELLED  # where it was then is of no interest
         return replace(
             report,
             outcome=State.CANCELLED,
             message=watched.why,
             error=error,
+            traceback="" if obeyed else report.traceback,
             retry_after=_at_once(watched),
         )
     return report
@@ -270,7 +283,7 @@ def _overdue(watched: _Watched) -> str:
     """Return what becomes of a function whose time is up and that cannot be killed."""
     still = f"still ran after {watched.timeout_s:g} s, its timeout, and "
     if watched.executor.capabilities.asynchronous:
-        return f"{still}got a CancelledError"
+        return f"{still}goes on in spite of its CancelledError"
     return f"{still}goes on as a stray thread; use the `processes` executor for a hard limit"
 
 

@@ -29,12 +29,15 @@ class Outage:
         self._lock = threading.Lock()
         self._troubled: set[str] = set()
         self._since = 0.0
+        self.reason = ""
+        """What was said last while it lasts, else empty."""
 
     def begins(self, loop: str, reason: str) -> None:
         """Note that a loop cannot use the database."""
         with self._lock:
             first = not self._troubled
             self._troubled.add(loop)
+            self.reason = reason
             if first:
                 self._since = self._clock.monotonic()
                 self._observer.put("database_unavailable", reason=reason)
@@ -46,6 +49,7 @@ class Outage:
                 return
             self._troubled.remove(loop)
             if not self._troubled:
+                self.reason = ""
                 after = timedelta(seconds=self._clock.monotonic() - self._since)
                 self._observer.put("database_recovered", after=after)
 

@@ -210,7 +210,7 @@ class LiveNode:
             lease_s=lease_s,
         )
         pruner = Pruner(store, clock, retention, self._observer)
-        outage = Outage(self._observer, clock)
+        self._outage = outage = Outage(self._observer, clock)
         self._record_loop = crew.loop("record", self._recorder.step, clock, outage)
         self._keep_loop = crew.loop(
             *("keep", self._keeper.step, clock, outage),
@@ -315,7 +315,8 @@ class LiveNode:
         if self._stopping:
             reasons.append("the scheduler is stopping")
         if not self._keeper.may_start():
-            reasons.append("the database could not be reached for as long as a lease")
+            reasons.append("nothing could be recorded for as long as a lease")
+            reasons += [self._outage.reason] if self._outage.reason else []
         reasons += [
             f"as many threads of the pool {pool!r} have outlived their timeouts as it has workers"
             for pool in self._interrupter.exhausted

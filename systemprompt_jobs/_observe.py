@@ -148,7 +148,7 @@ class Observer:
             return
         self._blamed.add(plugin)
         reason = f"its observer {hook}() raised {text_of(error)}"
-        problem = Problem(plugin, reason, _place(implementation, error))
+        problem = Problem(plugin, reason, _place(implementation, error), code="observer")
         with suppress(Exception):  # a closed terminal must not silence the other observers
             self._log.error(
                 "observer_failed",

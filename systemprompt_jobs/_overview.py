@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ._answer import Answers
 from ._clock import boot_id
 from ._load import own_ids
+from .errors import StoreError
 from .model import (
     RETRYING,
     Explanation,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ._store.plans import Standing
     from .model import Change, NodeOverview, PauseOverview, Plan, Run
 
-_TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
+_TROUBLED = 5
 
 _number = attrgetter("id")
 
@@ -185,11 +186,13 @@ class Overviews(Answers):
         nodes: tuple[NodeOverview, ...] = ()
         counts: Mapping[str, int] = {}
         waiting: Sequence[datetime] = ()
+        problem = ""
         if self._readable():
             running = self.history(states=[State.RUNNING, State.DISPATCHED, RETRYING], limit=100)
-            troubled = self.history(states=_TROUBLE, limit=5)
+            troubled = self._troubled()
             nodes = tuple(_look.live_nodes(self._store, self._store.clock(self._clock)))
             counts, waiting = self.counts(), self._waiting()
+            problem = "" if nodes else self._unwritable()
         return SchedulerOverview(
             root=str(self.project.root),
             database=self._store.label,
@@ -205,7 +208,22 @@ class Overviews(Answers):
             orphaned=tuple(self.orphans()),
             waiting=len(waiting),
             waiting_since=min(waiting, default=None),
+            problem=problem,
         )
+
+    def _unwritable(self) -> str:
+        """Return why nothing can be recorded, which keeps schedulers from being live."""
+        try:
+            self._store.check_writing()
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    def _troubled(self) -> list[Run]:
+        from ._store import queries
+
+        with self._store.read() as connection:
+            return queries.troubled(connection, _TROUBLED)
 
     def _waiting(self) -> Sequence[datetime]:
         """Return since when what is due waits, of jobs that this configuration has."""

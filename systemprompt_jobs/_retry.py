@@ -143,7 +143,7 @@ def settle(
         return report
     left = run.attempt < run.max_attempts
     if report.stray:
-        return _last(report, "its thread still runs", asks=False, left=left)
+        return _last(report, "its function still runs", asks=False, left=left)
     failure = Failure(
         run=run.id,
         attempt=run.attempt,

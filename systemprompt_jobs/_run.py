@@ -192,7 +192,8 @@ class _Verdict:
             if isinstance(error, Skip):
                 outcome = _Outcome(State.SKIPPED, message=str(error))
             elif self._cancelled.is_set() and _is_cancellation(error):
-                outcome = _Outcome(State.CANCELLED, message=str(error))
+                where = outcome.traceback  # of one that is over its timeout, this is shown
+                outcome = _Outcome(State.CANCELLED, message=str(error), traceback=where)
         self.report = Report(
             outcome=outcome.state,
             started=self._started,

@@ -12,7 +12,7 @@ import structlog
 
 from . import _configure
 from ._operate import Operations
-from .errors import ConfigurationError, UsageError, text_of
+from .errors import ConfigurationError, StoreError, UsageError, text_of
 from .model import Finding, Health, Observers, Plan, Problem, Report, Run, State
 
 if TYPE_CHECKING:
@@ -64,11 +64,22 @@ class Runtime(Operations):
 
     _resources: Resources | None = None
 
+    _not_started = ""
+    """Why the last try to start failed."""
+
     def start(self) -> None:
         """Start as a scheduler: migrate the database, catch up, run start-up jobs, claim ticks.
 
         Returns when ticks are being claimed. Raises StoreError; then nothing has started.
         """
+        try:
+            self._start()
+        except StoreError as error:
+            self._not_started = str(error)
+            raise
+        self._not_started = ""
+
+    def _start(self) -> None:
         live = self._live_node()
         try:
             live.start_ticking(self.parse, self.degraded)
@@ -333,7 +344,8 @@ class Runtime(Operations):
     def health(self) -> Health:
         """Return whether this runtime works and can start runs. Touches no database."""
         if self._live is None:
-            return Health(live=True, ready=False, reasons=("the scheduler is not running",))
+            why = ("the scheduler is not running", self._not_started)
+            return Health(live=True, ready=False, reasons=tuple(filter(None, why)))
         return self._live.health()
 
     def observers(self) -> Observers:

@@ -178,7 +178,8 @@ class Problem:
 
     `culprit` is what suffers from it: an extension (`my-extension`), a job
     (`my-extension:cleanup`) or a setting's path (`scheduler.jobs[2].schedule`). `code` is set
-    on what is valid and only looks wrong: the job's `silence` may name it.
+    on what is valid and only looks wrong: the job's `silence` may name it. It is `observer` where
+    a lifecycle hook raised.
     """
 
     culprit: str
@@ -732,10 +733,12 @@ class SchedulerOverview:
 
     `orphaned` are jobs of the database that no plugin provides any more.
     `database` is the URL without its password. `counts` are the runs created in the last
-    24 hours by state. `running` and `troubled` (failed, lost, missed …) are newest first.
+    24 hours by state. `running` and `troubled` (failed, lost, missed …, and not what its
+    job has skipped) are newest first.
     `pauses` and `held` (job id → the time it waits for) include jobs that are not installed.
     `waiting` are the ticks and runs that are due and that no node has taken, of jobs that are
-    installed here, the oldest of them since `waiting_since`.
+    installed here, the oldest of them since `waiting_since`. `problem` is why nothing can be
+    recorded, and is looked for only while no node is live.
     """
 
     root: str
@@ -752,3 +755,4 @@ class SchedulerOverview:
     orphaned: tuple[Orphan, ...] = ()
     waiting: int = 0
     waiting_since: datetime | None = None
+    problem: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -60,7 +61,14 @@ def test_all_is_well_where_a_scheduler_runs(found, tmp_path):
     (tmp_path / "profile.yaml").write_text("scheduler: {}\n")
     with Runtime(tmp_path, environ={"SYSTEMPROMPT_PLUGINS": ""}):
         assert [*found()] == [
-            *("scheduler's database", "clock", "schedulers", "orphaned jobs", "leases"),
+            *(
+                "scheduler's database",
+                "recording",
+                "clock",
+                "schedulers",
+                "orphaned jobs",
+                "leases",
+            ),
             *("file permissions", "time zone data"),
         ]
         well = {
@@ -69,6 +77,31 @@ def test_all_is_well_where_a_scheduler_runs(found, tmp_path):
         assert well >= {*found()} - {"time zone data"}  # of whoever tests this
     finding = found()["schedulers"]
     assert (finding.ok, finding.said) == (False, "none is live, so no tick runs")
+
+
+def test_a_database_that_can_be_read_and_not_written_says_why(found, tmp_path):
+    """As when the disk is full: that is not seen by reading."""
+    (tmp_path / "profile.yaml").write_text("scheduler: {lease: 1s}\n")
+    runtime = Runtime(tmp_path, environ={"SYSTEMPROMPT_PLUGINS": ""})
+    runtime.upgrade()
+    assert found("  lease: 1s\n")["recording"].ok
+    with closing(sqlite3.connect(tmp_path / "var/jobs.db")) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        findings = found("  lease: 1s\n")
+        said = runtime.status().problem
+    assert findings["scheduler's database"].ok
+    assert not findings["recording"].ok
+    assert "has been locked by another process" in findings["recording"].said
+    assert "go on by themselves" in findings["recording"].remedy
+    assert "has been locked by another process" in said
+    assert runtime.status().problem == ""
+    runtime.stop()
+
+
+def test_looking_whether_it_can_be_written_leaves_nothing_behind(store):
+    store.check_writing()
+    store.check_writing()
+    store.check()
 
 
 def test_a_database_that_cannot_be_used_says_why(found, tmp_path):

@@ -23,8 +23,8 @@ class Attempt:
 
 
 class Executor:
-    def __init__(self, *, kills):
-        self.capabilities = Capabilities(kills=kills)
+    def __init__(self, *, kills=False, asynchronous=False):
+        self.capabilities = Capabilities(kills=kills, asynchronous=asynchronous)
         self.interrupted = []
 
     def interrupt(self, attempt):
@@ -40,7 +40,8 @@ class Rig:
         self.released = []
         self.woken = 0
         self.lease_until = self.clock.monotonic() + 1_000_000
-        self.threads, self.processes = Executor(kills=False), Executor(kills=True)
+        self.threads, self.processes = Executor(), Executor(kills=True)
+        self.loop = Executor(asynchronous=True)
         self.interrupter = Interrupter(
             self.clock,
             workers={"default": workers, "asyncio": 100},
@@ -144,6 +145,35 @@ class TestTimeout:
         assert report.traceback == "where it was"
         assert rig.released == []
 
+    def test_a_coroutine_that_ends_by_its_cancelled_error_is_no_stray(self, rig, logged):
+        run = rig.start(1, rig.loop, timeout_s=5)
+        assert rig.pass_time(5) == 2
+        assert (rig.loop.interrupted, rig.reports) == ([1], {})
+        rig.end(run, State.CANCELLED, traceback="where it awaited")
+        report = rig.reports[1]
+        assert (report.outcome, report.stray) == (State.TIMED_OUT, False)
+        assert report.error == "ended after 5 s, its timeout"
+        assert report.error_types[0] == "TimeoutError"
+        assert report.traceback == "where it awaited"
+        rig.pass_time(2)
+        assert (rig.loop.interrupted, rig.released, logged) == ([1], [], [])
+
+    def test_a_coroutine_that_goes_on_is_a_stray_after_a_moment(self):
+        rig = Rig(workers=1)
+        run = rig.start(1, rig.loop, timeout_s=5)
+        rig.pass_time(5)
+        rig.pass_time(2)
+        report = rig.reports[1]
+        assert (report.outcome, report.stray) == (State.TIMED_OUT, True)
+        assert (
+            report.error
+            == "still ran after 5 s, its timeout, and goes on in spite of its CancelledError"
+        )
+        assert rig.loop.interrupted == [1]
+        assert rig.interrupter.exhausted == ("default",)
+        rig.end(run)
+        assert rig.released == [1]
+
     def test_what_succeeds_after_its_time_was_up_has_timed_out_all_the_same(self, rig):
         run = rig.start(1, rig.processes, timeout_s=5)
         rig.pass_time(5)
@@ -209,9 +239,10 @@ class TestCancel:
         rig.interrupter.cancel([(1, 1, "cancelled by ada")])
         assert rig.threads.interrupted == [1]
         assert rig.reports == {}
-        rig.end(run, State.CANCELLED, message="it was told to end")
+        rig.end(run, State.CANCELLED, message="it was told to end", traceback="where")
         report = rig.reports[1]
         assert (report.outcome, report.message) == (State.CANCELLED, "cancelled by ada")
+        assert report.traceback == ""
 
     def test_one_that_fails_on_its_way_out_is_cancelled_and_says_why_it_failed(self, rig):
         run = rig.start(1)

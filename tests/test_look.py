@@ -325,3 +325,16 @@ def test_glances_activity_and_last_states_are_of_the_jobs_asked_for(store):
     ]
     assert begun == {0: 2, 1: 2}
     assert bad == {"ext:c"}
+
+
+# --- trouble ---
+
+
+def test_trouble_is_what_went_wrong_and_not_what_a_job_has_skipped(store):
+    skipped = [done("a", n * SECOND, state=State.SKIPPED, reason="job") for n in range(9)]
+    failed = done("b", HOUR, state=State.FAILED)
+    overlap = done("a", HOUR, state=State.SKIPPED, reason="overlap")
+    numbers = record(store, done("a", DAY, state=State.LOST), failed, overlap, *skipped)
+    record_well = numbers[0:3]
+    with store.read() as connection:
+        assert [run.id for run in queries.troubled(connection, 2)] == record_well[:0:-1]

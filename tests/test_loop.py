@@ -42,8 +42,10 @@ def test_its_begin_and_its_end_are_observed_once_for_all_loops(clock, calls):
     steps.broken = False
     one._guarded_step()
     assert calls.made == [("database_unavailable", {"reason": "locked"})]
+    assert outage.reason == "locked"
     two._guarded_step()
     one._guarded_step()
+    assert outage.reason == ""
     assert calls.made[1:] == [("database_recovered", {"after": timedelta(seconds=4)})]
 
 

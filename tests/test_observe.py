@@ -14,7 +14,9 @@ import pytest
 import structlog
 
 from systemprompt_jobs import _observe, hookimpl, hookspecs
+from systemprompt_jobs._node import new_node
 from systemprompt_jobs._observe import SLOW_S, Observer
+from systemprompt_jobs.builtin import logs
 from systemprompt_jobs.model import Observers
 from tests.collect.conftest import line_of
 from tests.support import captured
@@ -202,6 +204,13 @@ class TestIsolated:
         observe(manager, *STARTED, ("run_failed", {"run": 1, "report": None}))
         assert len(problems) == 1
         assert [entry["event"] for entry in logged] == ["observer_failed"]
+
+    def test_the_log_has_one_line_for_it(self, manager, logged):
+        manager.register(logs, "core.logs")
+        manager.register(plugin(node_left=raises))
+        observe(manager, ("node_left", {"node": new_node()}))
+        events = [entry["event"] for entry in logged]
+        assert sorted(events) == ["node_left", "observer_failed"]
 
     @pytest.mark.parametrize("distribution", ["company-dashboard", ""])
     def test_the_log_names_plugin_distribution_and_hook_and_holds_the_exception(

@@ -74,7 +74,7 @@ def test_a_stray_is_never_tried_again_and_keeps_its_slots_until_it_ends(store):
     ended = rig.runs()[0]
     assert (ended.state, ended.message) == (
         State.TIMED_OUT,
-        "not tried again: its thread still runs",
+        "not tried again: its function still runs",
     )
     assert [row[0] for row in rig.slots()] == ["concurrency:api", "overlap:ext:cleanup"]
     rig.tick()
@@ -328,7 +328,7 @@ def test_a_timeout_that_leaves_a_stray_is_not(load):
     runtime = load(plugin)
     (run,) = runtime.run("hangs")
     assert (run.state, run.attempt) == (State.TIMED_OUT, 1)
-    assert run.message == "not tried again: its thread still runs"
+    assert run.message == "not tried again: its function still runs"
     runtime.stop(timedelta(0))
     assert plugin.calls == [("run_finished", State.TIMED_OUT)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,9 +13,10 @@ from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import queries, said
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
+from systemprompt_jobs.builtin import logs
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import Concurrency, Overlap, RetryPolicy, State, Trigger
-from tests.support import START, ManualClock, answer_lost, job_set, make_plan, report
+from tests.support import START, ManualClock, answer_lost, captured, job_set, make_plan, report
 from tests.test_record import Rig as OneNode
 
 MINUTELY = "0 * * * * *"
@@ -229,6 +231,10 @@ def test_a_job_that_skips_itself_ends_skipped_and_frees_its_slot(store):
     rig.finish(*rig.started, outcome=State.SKIPPED, message="nothing new")
     (run,) = rig.runs()
     assert (run.state, run.reason, run.message) == (State.SKIPPED, "job", "nothing new")
+    with captured() as logged:
+        logs.tick_skipped(run)
+        logs.tick_skipped(replace(run, reason="overlap"))
+    assert [line["log_level"] for line in logged] == ["info", "warning"]
     assert rig.calls.names()[1:] == ["tick_skipped", "run_finished"]
     assert rig.slots() == []
     assert rig.ended == [run]

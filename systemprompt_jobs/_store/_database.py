@@ -99,6 +99,13 @@ class Store:
                 + ": start the scheduler once (`systemprompt infra jobs serve`) to migrate it"
             )
 
+    def check_writing(self) -> None:
+        """Raise StoreError unless a change can be committed; the one that is tried changes nothing."""
+        row = {"revision": "", "min_revision": ""}
+        with self.write() as connection:  # the pages it touches are written all the same
+            connection.execute(schema_version.insert().values(row))
+            connection.execute(schema_version.delete().where(schema_version.c.revision == ""))
+
     def usable(self) -> bool:
         """Return whether there is a database yet; raise as `check` does where it is of no use.
 

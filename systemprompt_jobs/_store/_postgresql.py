@@ -109,7 +109,7 @@ class PostgreSQL:
         kind, meaning = _MEANINGS.get(
             getattr(error, "sqlstate", None) or "", (StoreError, "failed")
         )
-        said = " ".join(str(error).split())
+        said = "; ".join(" ".join(line.split()) for line in str(error).splitlines() if line.strip())
         if self._url.password:
             said = said.replace(str(self._url.password), "***")
         return kind(f"the database {self._label} {meaning}: {said}")

@@ -29,6 +29,9 @@ _RETRYING = and_(
     run.c.state.in_((State.PENDING, State.CLAIMED, State.DISPATCHED)), run.c.attempt > 0
 )
 _OPEN = {State.PENDING, State.CLAIMED, State.DISPATCHED, State.RUNNING, RETRYING}
+_LOOKED_THROUGH = 10_000
+"""So that a job which skips itself each second holds up nobody who asks for the others' trouble."""
+
 _TROUBLED = {State.FAILED, "timed_out", State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED}
 
 
@@ -163,6 +166,18 @@ def traceback_of(connection: Connection, run_id: int) -> str:
         .limit(1)
     ).scalar()
     return found or ""
+
+
+def troubled(connection: Connection, limit: int) -> list[Run]:
+    """Return the newest runs that did not go as planned, newest first. Uses `jobs_run_troubled`.
+
+    One whose job found nothing to do went as planned.
+    """
+    ids = select(run.c.id).where(TROUBLED).order_by(run.c.id.desc()).limit(_LOOKED_THROUGH)
+    newest = ids.subquery()
+    statement = select(*columns()).join(newest, run.c.id == newest.c.id)
+    statement = statement.where(run.c.reason != "job").order_by(run.c.id.desc()).limit(limit)
+    return [to_run(row) for row in connection.execute(statement)]
 
 
 def counts_since(connection: Connection, since: datetime) -> dict[str, int]:

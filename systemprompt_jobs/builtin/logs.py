@@ -102,10 +102,11 @@ def job_resumed(job_id: str, note: str, who: str) -> None:
 
 @observe
 def tick_skipped(run: Run) -> None:
-    """Log it."""
+    """Log it: as a warning, unless its job found nothing to do."""
     last = run.last_tick
     stretch = {"last_tick": last.isoformat(), "count": run.count} if last else {}
-    _log.warning("tick_skipped", **_run_fields(run), **stretch, reason=run.reason)
+    write = _log.info if run.reason == "job" else _log.warning
+    write("tick_skipped", **_run_fields(run), **stretch, reason=run.reason)
 
 
 @observe
@@ -208,7 +209,9 @@ def history_pruned(runs: int, nodes: int, audits: int, before: datetime) -> None
 
 @observe
 def plugin_failed(problem: Any) -> None:
-    """Log it."""
+    """Log it; that an observer raised stands there already, with its traceback."""
+    if problem.code == "observer":
+        return
     place = str(problem.place) if problem.place.file else None
     fields = {"place": place, "remedy": problem.remedy or None}
     shown = {name: value for name, value in fields.items() if value}

@@ -5,8 +5,9 @@ def test_each_finding_is_one_line_with_its_remedy_below_and_exit_1(jobs):
     jobs("run", "greet")
     answer = jobs("doctor")
     assert answer.code == 1
-    database, clock, schedulers, remedy, *others = answer.out.splitlines()
+    database, recording, clock, schedulers, remedy, *others = answer.out.splitlines()
     assert database.startswith("✓ scheduler's database: sqlite:///")
+    assert recording == "✓ recording: a change can be written to the database"
     assert clock.startswith("✓ clock: ")
     assert schedulers == "✗ schedulers: none is live, so no tick runs"
     assert all(line.startswith("✓ ") for line in others if "time zone data" not in line)

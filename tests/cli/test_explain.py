@@ -59,3 +59,13 @@ def test_passwords_are_masked(cli, new_project):
         answer = cli("--root", root, "infra", "jobs", "config", "show", *options)
         assert "hunter2" not in answer.out
         assert "ann:***@localhost" in answer.out
+
+
+@pytest.mark.parametrize("command", ["explain", "status"])
+def test_values_are_shown_as_a_file_has_them(cli, new_project, command):
+    entry = "{extension: jobs, job: greet, concurrency: {key: db, limit: 2}, retry_on: [OSError]}"
+    root = new_project(config=f"scheduler:\n  local_plugins: [jobs.py]\n  jobs: [{entry}]\n")
+    out = cli("--root", root, "infra", "jobs", command, "greet").out
+    for shown in ('{"key": "db", "limit": 2}', '["OSError"]', " false ", "every 10 minutes"):
+        assert shown in out
+    assert "None" not in out + cli("--root", root, "infra", "jobs", command, "fail").out

@@ -15,7 +15,7 @@ import pytest
 from systemprompt_jobs import Runtime, hookimpl
 from systemprompt_jobs.builtin.cli import _systemd
 from systemprompt_jobs.builtin.health import HealthServer
-from systemprompt_jobs.errors import UsageError
+from systemprompt_jobs.errors import StoreError, UsageError
 from tests.cli.conftest import CONFIG, DEGRADED, JOBS, make_project
 
 
@@ -59,6 +59,18 @@ def test_before_the_start_it_lives_and_is_not_ready(port):
     assert json.loads(body)["reasons"] == ["the scheduler is not running"]
 
 
+def test_while_it_waits_for_its_database_it_says_why(runtime, port):
+    file = runtime.project.root / "var/jobs.db"
+    file.mkdir(parents=True)
+    with pytest.raises(StoreError):
+        runtime.start()
+    _, why = json.loads(get(port, "/readyz")[2])["reasons"]
+    assert f"the database path {file} is a folder" in why
+    file.rmdir()
+    runtime.start()
+    assert get(port, "/readyz")[0] == 200
+
+
 def test_a_running_scheduler_is_ready_and_says_what_is_degraded(runtime, port):
     runtime.start()
     status, _, body = get(port, "/readyz?verbose")
@@ -72,7 +84,7 @@ def test_a_lease_that_ran_out_is_not_ready(runtime, port):
     runtime._live._keeper._renewed = float("-inf")
     status, _, body = get(port, "/readyz")
     assert status == 503
-    assert "could not be reached" in json.loads(body)["reasons"][0]
+    assert "nothing could be recorded" in json.loads(body)["reasons"][0]
     assert get(port, "/healthz")[0] == 200
 
 

@@ -86,6 +86,13 @@ def test_a_run_that_does_not_exist_is_wrong_use(jobs, command):
     assert answer.err.startswith("error: there is no run 9; ")
 
 
+@pytest.mark.parametrize("command", ["logs", "retry", "cancel"])
+def test_what_is_no_number_of_a_run_is_wrong_use_and_is_told_where_to_find_one(jobs, command):
+    answer = jobs(command, "greet")
+    assert answer.code == 2
+    assert "'greet' is not a valid run: write its number, as `history` shows it" in answer.err
+
+
 def test_follow_and_json_do_not_go_together(jobs):
     assert jobs("logs", "1", "-f", "--json").code == 2
 

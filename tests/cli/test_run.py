@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,27 @@ def test_trace_hooks_names_plugin_fields_answer_and_error_of_each_call(cli, new_
     (made,) = [call for call in calls if "make_executor(kind='threads'" in call]
     assert "core.processes, core.coroutines, core.threads  make_executor" in made
     assert " -> <" in made
+
+
+def test_a_run_that_is_refused_for_overlap_is_exit_1(jobs, project):
+    jobs("run", "greet")
+    with closing(sqlite3.connect(project / "var/jobs.db")) as connection, connection:
+        connection.execute(
+            "INSERT INTO jobs_slot (key, n, run_id, fence) VALUES ('overlap:jobs:greet', 0, 1, 1)"
+        )
+    answer = jobs("run", "greet")
+    assert answer.code == 1
+    assert answer.out.startswith("- skipped: overlap  jobs:greet")
+
+
+def test_a_job_that_finds_nothing_to_do_is_exit_0_and_no_trouble(cli, new_project):
+    root = new_project(
+        "from systemprompt_jobs import Skip, job\n@job\ndef idle():\n    raise Skip('no orders')\n",
+        "scheduler: {local_plugins: [jobs.py]}\n",
+    )
+    answer = cli("--root", root, "infra", "jobs", "run", "idle")
+    assert answer.code == 0
+    assert answer.out.startswith("- skipped: job  jobs:idle  ")
+    assert answer.out.endswith("no orders\n")
+    status = cli("--root", root, "infra", "jobs", "status", "--json").json
+    assert (status["counts"], status["troubled"]) == ({"skipped": 1}, [])

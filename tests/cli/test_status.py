@@ -16,7 +16,17 @@ def test_a_glance_as_json_has_the_documented_shape(jobs, project):
     jobs("run", "fail", "greet")
     answer = jobs("status", "--json").json
     assert answer.keys() == {
-        *("root", "database", "enabled", "nodes", "jobs", "running", "next_ticks", "counts"),
+        *(
+            "root",
+            "database",
+            "problem",
+            "enabled",
+            "nodes",
+            "jobs",
+            "running",
+            "next_ticks",
+            "counts",
+        ),
         *("paused", "held", "troubled", "degraded", "orphaned", "lag"),
     }
     assert answer["root"] == str(project)
@@ -79,9 +89,9 @@ def test_one_job_shows_each_value_and_who_set_it(jobs, command):
     out = jobs(command, "greet").out
     assert out.startswith("jobs:greet (enabled)\n  Say hello.\n  every 10 minutes, UTC\n")
     lines = [line.split() for line in out.splitlines()]
-    assert ["enabled", "True", "config.yaml:5"] in lines
+    assert ["enabled", "true", "config.yaml:5"] in lines
     assert ["schedule", "0", "*/10", "*", "*", "*", "*", "@job", "at", "jobs.py:5"] in lines
-    assert ["enforce", "False", "default"] in lines
+    assert ["enforce", "false", "default"] in lines
     assert len(re.findall("  in [0-9]|  now\n", out)) == 3, "three next ticks"
 
 

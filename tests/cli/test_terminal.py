@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from systemprompt_jobs.builtin.cli._table import Column, _broken, fit
-from systemprompt_jobs.builtin.cli._text import many_lines, one_line
+from systemprompt_jobs.builtin.cli._text import many_lines, one_line, paragraph
 from systemprompt_jobs.builtin.cli._times import relative, short, took
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -169,3 +170,11 @@ def test_short_instants_leave_out_what_goes_without_saying():
     assert short(NOW, NOW) == "12:00:00"
     assert short(NOW - timedelta(days=1), NOW) == "04-30 12:00"
     assert short(NOW - timedelta(days=400), NOW) == "2025-03-27"
+
+
+def test_a_paragraph_fits_below_what_its_first_line_begins_with(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
+        shown = paragraph("one two three four five", "    ", "x   ")
+    assert shown == "x   one two three\n    four five"

@@ -415,15 +415,31 @@ def process():
 def test_a_timeout_is_what_the_pool_can_make_of_it(load):
     jobs = ENDLESS.replace("@job\n", "@job(timeout='0.05s')\n")
     jobs = jobs.replace('"processes"', '"processes", timeout="0.05s"')
-    runs = load("processes: {size: 1, grace: 0.1s}", jobs=jobs).run(
-        "thread", "coroutine", "process"
-    )
+    runtime = load("processes: {size: 1, grace: 0.1s}", jobs=jobs)
+    runs = runtime.run("thread", "coroutine", "process")
     assert [run.state for run in runs] == [State.TIMED_OUT] * 3
     assert [run.error.partition(";")[0] for run in runs] == [
         "still ran after 0.05 s, its timeout, and goes on as a stray thread",
-        "still ran after 0.05 s, its timeout, and got a CancelledError",
+        "ended after 0.05 s, its timeout",
         "ended after 0.05 s, its timeout",
     ]
+    thread, coroutine, _ = map(runtime.traceback, runs)
+    assert ("interrupted.wait(60)" in thread, "asyncio.sleep(60)" in coroutine) == (True, True)
+
+
+def test_an_async_function_that_its_timeout_has_ended_is_tried_again(load):
+    jobs = """
+import asyncio
+from systemprompt_jobs import job
+
+@job(timeout="0.05s", max_attempts=2, retry_delay="0s", repeatable=True)
+async def slow(ctx):
+    if ctx.run.attempt == 1:
+        await asyncio.sleep(60)
+    return "at last"
+"""
+    (run,) = load(jobs=jobs).run("slow")
+    assert (run.state, run.attempt, run.message) == (State.SUCCEEDED, 2, "at last")
 
 
 def test_a_cancelled_run_ends_whatever_its_pool(load):

@@ -107,8 +107,8 @@ QUESTIONS = (
         "/status", "status", "the scheduler at a glance",
         lambda runtime, _: answers.status(runtime),
         (
-            *("root", "database", "enabled", "nodes", "jobs", "running", "next_ticks", "counts"),
-            *("lag", "paused", "held", "troubled", "degraded", "orphaned"),
+            *("root", "database", "problem", "enabled", "nodes", "jobs", "running", "next_ticks"),
+            *("counts", "lag", "paused", "held", "troubled", "degraded", "orphaned"),
         ),
     ),
     Question(

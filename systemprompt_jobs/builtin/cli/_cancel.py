@@ -10,7 +10,7 @@ from systemprompt_jobs.errors import UsageError
 
 from . import _complete
 from ._failures import WRONG_USE
-from ._options import as_json
+from ._options import RunNumber, as_json
 from ._runs import state_cell
 from ._shapes import print_json, run_shape
 from ._text import complain, one_line, say
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 @click.command("cancel")
 @click.argument(
-    "ids", nargs=-1, required=True, type=int, metavar="RUN...", shell_complete=_complete.runs
+    "ids",
+    nargs=-1,
+    required=True,
+    type=RunNumber(),
+    metavar="RUN...",
+    shell_complete=_complete.runs,
 )
 @click.option("--note", default="", metavar="TEXT", help="Why, for the history and the audit.")
 @as_json

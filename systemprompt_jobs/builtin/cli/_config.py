@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from systemprompt_jobs.secrets import masked
-
 from ._options import as_json
+from ._plans import value_text
 from ._shapes import print_json, source_shape, values_shape
 from ._table import Column, show_table
 from ._text import say
@@ -50,17 +48,16 @@ def _answer(runtime: Runtime) -> dict[str, Any]:
 
 def _rows(runtime: Runtime) -> list[tuple[str, str, str]]:
     rows = [
-        (name, _text(name, s[-1]), _place(s[-1])) for name, s in runtime.settings.sources.items()
+        (name, value_text(name, s[-1]), _place(s[-1]))
+        for name, s in runtime.settings.sources.items()
     ]
     for plan in runtime.plans:
         for name, sources in plan.sources.items():
             if sources[-1].layer not in {"default", "job"}:
-                rows.append((f"{plan.id} {name}", _text(name, sources[-1]), _place(sources[-1])))
+                rows.append(
+                    (f"{plan.id} {name}", value_text(name, sources[-1]), _place(sources[-1]))
+                )
     return rows
-
-
-def _text(name: str, source: Source) -> str:
-    return json.dumps(masked(source.value, name), default=str)
 
 
 def _place(source: Source) -> str:

@@ -56,6 +56,7 @@ def _shape(finding: Finding) -> dict[str, Any]:
 
 
 def _show(finding: Finding) -> None:
-    say(paragraph(f"{'✓' if finding.ok else '✗'} {finding.subject}: {finding.said}", ""))
+    mark = "✓ " if finding.ok else "✗ "
+    say(paragraph(f"{finding.subject}: {finding.said}", "  ", mark))
     if finding.remedy:
         say(paragraph(finding.remedy, "    "))

@@ -8,11 +8,10 @@ from zoneinfo import ZoneInfo
 import click
 
 from systemprompt_jobs.builtin.words import schedule_words
-from systemprompt_jobs.secrets import masked
 
 from . import _complete
 from ._options import as_json
-from ._plans import condition
+from ._plans import condition, value_text
 from ._shapes import print_json, run_shape, values_shape
 from ._table import Cell, Column, show_table
 from ._text import one_line, paragraph, say
@@ -67,16 +66,9 @@ def _rows(plan: Plan) -> Iterator[tuple[Cell | str, Cell | str, Cell | str]]:
     """Yield each value in force, and below it those that it hides, highest first."""
     for name, sources in plan.sources.items():
         *hidden, last = sources
-        yield name, _value(name, last), _set_by(last)
+        yield name, value_text(name, last), _set_by(last)
         for source in reversed(hidden):
-            yield "", Cell(f"over {_value(name, source)}", "dim"), Cell(_set_by(source), "dim")
-
-
-def _value(name: str, source: Source) -> str:
-    value = masked(source.value, name)
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if value != "" else '""'
+            yield "", Cell(f"over {value_text(name, source)}", "dim"), Cell(_set_by(source), "dim")
 
 
 def _set_by(source: Source) -> str:

@@ -6,9 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs.builtin.words import schedule_words
-from systemprompt_jobs.secrets import masked
 
-from ._plans import next_ticks, standing
+from ._plans import next_ticks, standing, value_text
 from ._problems import show_degraded, show_held, show_others
 from ._runs import long_when, said, show_runs
 from ._shapes import (
@@ -99,7 +98,6 @@ def answer_orphan(runtime: Runtime, orphan: Orphan, *, as_json: bool) -> None:
 def show_job(runtime: Runtime, plan: Plan) -> None:
     """Print all about a job."""
     overview = _overview(runtime, plan)
-    overview = next(job for job in runtime.jobs() if job.plan is plan)
     origin = f"{plan.extension.distribution} {plan.extension.version}".strip()
     say(
         one_line(f"{plan.id} ({standing(overview)})"),
@@ -120,7 +118,7 @@ def show_job(runtime: Runtime, plan: Plan) -> None:
 
 def _values(plan: Plan) -> list[tuple[str, str, str]]:
     return [
-        (name, str(masked(sources[-1].value, name)), _set_by(sources[-1]))
+        (name, value_text(name, sources[-1]), _set_by(sources[-1]))
         for name, sources in plan.sources.items()
     ]
 
@@ -129,7 +127,7 @@ def _start_up(plan: Plan) -> tuple[str, str, str]:
     declared = plan.job.run_on_startup
     reason = "needs `enabled: true` in config.yaml" if declared and not plan.starts_up else ""
     by = "@job(run_on_startup=True)" if declared else "default"
-    return "run_on_startup", str(plan.starts_up), reason or by
+    return "run_on_startup", str(plan.starts_up).lower(), reason or by
 
 
 def _set_by(source: Source) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import _complete
-from ._options import as_json
+from ._options import RunNumber, as_json
 from ._shapes import attempt_shape, print_json
 from ._text import complain, many_lines, say
 
@@ -25,7 +25,7 @@ _LOOK_EVERY_S = 0.5
 
 
 @click.command("logs")
-@click.argument("number", metavar="RUN", type=click.IntRange(min=1), shell_complete=_complete.runs)
+@click.argument("number", metavar="RUN", type=RunNumber(), shell_complete=_complete.runs)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @as_json
 @click.pass_context

@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from . import _complete
-from ._options import as_json, detach
+from ._options import RunNumber, as_json, detach
 from ._run import answer, at_work, waiting
 from ._who import who
 
 
 @click.command("retry")
-@click.argument("number", metavar="RUN", type=click.IntRange(min=1), shell_complete=_complete.runs)
+@click.argument("number", metavar="RUN", type=RunNumber(), shell_complete=_complete.runs)
 @detach
 @as_json
 @click.pass_context

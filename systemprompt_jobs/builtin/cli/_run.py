@@ -74,7 +74,8 @@ def command(
 ) -> None:
     """Run jobs here and now, and wait until they have ended.
 
-    Exit code 1: a run did not succeed, or a job that was asked for is degraded.
+    Exit code 1: a run did not succeed, or a job that was asked for is degraded. A job that
+    found nothing to do (skipped: job) is no failure.
     """
     if not (names or every or tag):
         ctx.fail("which jobs? name some, or say --all or --tag T")
@@ -177,8 +178,13 @@ def answer(
         say(*(f"run {run.id} of {one_line(run.job_id)} is handed over" for run in runs))
     else:
         _show(runtime, runs)
-    if not detached and any(run.state != "succeeded" for run in runs):
+    if not (detached or all(map(_went_well, runs))):
         ctx.exit(FAILED)
+
+
+def _went_well(run: Run) -> bool:
+    """Return whether it succeeded, or its job found nothing to do."""
+    return run.state == "succeeded" or (run.state, run.reason) == ("skipped", "job")
 
 
 def warn_unless_taken(runtime: Runtime, runs: Iterable[Run]) -> None:

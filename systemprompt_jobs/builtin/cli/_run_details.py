@@ -8,7 +8,7 @@ from systemprompt_jobs.secrets import masked
 
 from ._runs import long_when, progress_text, said, state_cell
 from ._shapes import attempt_shape, run_shape
-from ._text import counted, indented, listed, many_lines, one_line, say
+from ._text import counted, indented, listed, many_lines, one_line, paragraph, say
 from ._times import instant, took
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def show_run(runtime: Runtime, run: Run) -> None:
     """Print all about a run."""
     say(f"run {run.id} of {one_line(run.job_id)}: {state_cell(run).text}")
     for name, value in _facts(run):
-        say(f"  {name:<10}  {one_line(value)}")
+        say(paragraph(str(value), " " * 14, f"  {name:<10}  "))
     for attempt in runtime.attempts(run):
         _show_attempt(attempt)
 
@@ -45,7 +45,7 @@ def _facts(run: Run) -> Iterator[tuple[str, object]]:
         yield "repeats", f"run {run.parent}"
     if run.parameters:
         yield "parameters", masked(dict(run.parameters))
-    yield "enforce", run.enforce
+    yield "enforce", str(run.enforce).lower()
     if run.progress:
         yield "progress", progress_text(run.progress)
     if run.error or run.message:
@@ -59,7 +59,7 @@ def _show_attempt(attempt: AttemptOverview) -> None:
     for name, value in attempt.annotations.items():
         say(f"  {one_line(name)}: {one_line(value)}")
     if attempt.error or attempt.message:
-        say(f"  {one_line(attempt.error or attempt.message)}")
+        say(paragraph(attempt.error or attempt.message, "  "))
     say(*indented(many_lines(attempt.traceback))[-_TRACEBACK_LINES:])
     _show_log(attempt)
 

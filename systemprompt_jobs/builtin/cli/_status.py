@@ -20,7 +20,7 @@ from ._run_details import run_answer, show_run
 from ._runs import STATES, show_runs
 from ._shapes import orphan_shape, pause_shape, print_json, problem_shape, run_shape
 from ._table import Column, show_table
-from ._text import counted, listed, one_line, say
+from ._text import counted, listed, one_line, paragraph, say
 from ._times import instant, now, relative, took
 from ._watch import keep_drawing
 
@@ -85,6 +85,7 @@ def _answer(overview: SchedulerOverview) -> dict[str, Any]:
     return {
         "root": overview.root,
         "database": overview.database,
+        "problem": overview.problem,
         "enabled": overview.enabled,
         "nodes": [_node_shape(node) for node in overview.nodes],
         "jobs": _conditions(overview),
@@ -134,6 +135,8 @@ def _show(overview: SchedulerOverview, present: datetime) -> None:
         f"lag        {_lag(overview)}",
         f"last 24 h  {_counts(overview)}",
     )
+    if overview.problem:
+        say("", paragraph(f"Nothing can be recorded: {overview.problem}", ""))
     _show_section("Running", overview.running, present)
     if coming := _coming(overview):
         say("", "Next")

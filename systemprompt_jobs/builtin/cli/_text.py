@@ -37,13 +37,16 @@ def indented(text: str) -> list[str]:
     return [f"    {line}".rstrip() for line in text.splitlines()]
 
 
-def paragraph(text: str, indent: str) -> str:
-    """Return `text` moved in and, where a terminal reads, broken to fit it."""
+def paragraph(text: str, indent: str, first: str | None = None) -> str:
+    """Return `text` moved in and, where a terminal reads, broken to fit it.
+
+    `first` is what its first line begins with, instead of `indent`.
+    """
     width = get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     return textwrap.fill(
         one_line(text),
         width,
-        initial_indent=indent,
+        initial_indent=indent if first is None else first,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
