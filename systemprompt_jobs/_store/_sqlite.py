@@ -106,7 +106,10 @@ class SQLite:
         try:
             driver.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
             yield connection
-            self.end(driver)
+            if writing:
+                self.commit(driver)
+            else:
+                driver.rollback()
         except BaseException:
             connection.close()
             raise
@@ -115,8 +118,8 @@ class SQLite:
         else:
             connection.close()
 
-    def end(self, driver: sqlite3.Connection) -> None:
-        """Commit."""
+    def commit(self, driver: sqlite3.Connection) -> None:
+        """Make a write last."""
         driver.commit()
 
     def close(self) -> None:
