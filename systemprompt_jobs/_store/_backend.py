@@ -49,9 +49,7 @@ class Backend(Protocol):
     def new_engine(self) -> Engine:
         """Return an engine whose sessions wait for locks for at most a third of a lease."""
 
-    def transaction(
-        self, engine: Engine, *, writing: bool
-    ) -> AbstractContextManager[Connection]:
+    def transaction(self, engine: Engine, *, writing: bool) -> AbstractContextManager[Connection]:
         """Enter a transaction, or for a reader one snapshot for all its statements."""
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from ..model import Node
+from ._prepared import Prepared
 from .schema import job_set, node
 
 if TYPE_CHECKING:
@@ -18,14 +19,25 @@ if TYPE_CHECKING:
 _CHANGE = update(node).where(node.c.id == bindparam("key"))
 """Sets the columns that are sent with the key."""
 
-_STOPPED = select(node.c.stopped).where(node.c.id == bindparam("key"))
+_BEAT = Prepared(
+    _CHANGE.values(
+        {
+            name: bindparam(name)
+            for name in ("heartbeat", "lease_until", "clock_offset", "strays", "problem", "stopped")
+        }
+    )
+)
+
+_STOPPED = Prepared(select(node.c.stopped).where(node.c.id == bindparam("key")))
 
 _AT_WORK = node.c.kind.in_(("scheduler", "worker"))
 
-_SILENT = select(node).where(
-    _AT_WORK,
-    node.c.stopped.is_(None),
-    or_(node.c.lease_until < bindparam("lease_now"), node.c.boot != bindparam("the_boot")),
+_SILENT = Prepared(
+    select(node).where(
+        _AT_WORK,
+        node.c.stopped.is_(None),
+        or_(node.c.lease_until < bindparam("lease_now"), node.c.boot != bindparam("the_boot")),
+    )
 )
 
 
@@ -57,7 +69,7 @@ def beat(
         "problem": problem,
         "stopped": None,
     }
-    return bool(connection.execute(_CHANGE, values).rowcount)
+    return bool(_BEAT.change(connection, values))
 
 
 def rename_set(connection: Connection, node_id: str, job_set: str) -> None:
@@ -67,12 +79,12 @@ def rename_set(connection: Connection, node_id: str, job_set: str) -> None:
 
 def has_stopped(connection: Connection, node_id: str) -> bool:
     """Return whether somebody has taken the node for dead."""
-    return connection.execute(_STOPPED, {"key": node_id}).scalar() is not None
+    return any(row.stopped is not None for row in _STOPPED.rows(connection, {"key": node_id}))
 
 
 def silent(connection: Connection, lease_now: int, boot: str) -> list[tuple[Node, int]]:
     """Return the schedulers and workers with their leases that ran out, of those that never left."""
-    rows = connection.execute(_SILENT, {"lease_now": lease_now, "the_boot": boot})
+    rows = _SILENT.rows(connection, {"lease_now": lease_now, "the_boot": boot})
     return [(to_node(row), row.lease_until) for row in rows]
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import bindparam, func, select
 
+from ._prepared import Prepared
 from .runs import waits_for_node
 from .schema import Instant, audit
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection
 
 
 class News(NamedTuple):
@@ -29,14 +30,14 @@ def look(connection: Connection, job_set: str, now: datetime) -> News:
     Uses what `take_pending` does, and the primary key of `jobs_audit`.
     """
     values = {"the_set": job_set, "the_time": now}
-    row = connection.execute(_statement(), values).one()
+    (row,) = _statement().rows(connection, values)
     return News(row.pending is not None, row.newest or 0)
 
 
 @functools.cache
-def _statement() -> Select[Any]:
+def _statement() -> Prepared:
     """Build it once: that costs more than to ask the database."""
     pending = waits_for_node(bindparam("the_set"), bindparam("the_time", type_=Instant))
     newest = select(func.max(audit.c.id))
     first = pending.limit(1).scalar_subquery().label("pending")
-    return select(first, newest.scalar_subquery().label("newest"))
+    return Prepared(select(first, newest.scalar_subquery().label("newest")))

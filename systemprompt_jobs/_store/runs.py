@@ -18,6 +18,7 @@ from . import said as said_rows
 from . import slots
 from ._bulk import insert_many, insert_numbered, select_many, update_many
 from ._postgresql import announce
+from ._prepared import Prepared
 from .schema import HELD, Instant, attempt, job, node, run
 from .schema import job_set as job_set_table
 from .slots import Verdict
@@ -80,7 +81,7 @@ _CHUNK = 500
 
 _BY_ID = select(*_RUN_COLUMNS).where(run.c.id.in_(bindparam("ids", expanding=True)))
 
-_EXPIRED = (
+_EXPIRED = Prepared(
     select(run.c.id, run.c.fence, run.c.lease_until)
     .outerjoin(node, node.c.id == run.c.node)
     .where(
@@ -608,7 +609,7 @@ def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int
     A lease counts in the monotonic microseconds of one boot of the host, so one from another
     boot has run out. Uses the partial index `jobs_run_held`.
     """
-    rows = connection.execute(_EXPIRED, {"lease_now": lease_now, "the_boot": boot})
+    rows = _EXPIRED.rows(connection, {"lease_now": lease_now, "the_boot": boot})
     return [(row.id, row.fence, row.lease_until) for row in rows]
 
 
@@ -725,7 +726,7 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     Ticks are `missed`, others `cancelled`; those that waited to be tried again have `failed`.
     Uses the partial index `jobs_run_pending`.
     """
-    rows = connection.execute(_given_up_statement(), {"the_time": now})
+    rows = _given_up_statement().rows(connection, {"the_time": now})
     message = "no node took it within its catchup_window"
     ended = [
         replace(
@@ -741,9 +742,10 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
 
 
 @functools.cache
-def _given_up_statement() -> Select[Any]:
+def _given_up_statement() -> Prepared:
     outdated = _outdated(bindparam("the_time", type_=Instant))
-    return select(*_RUN_COLUMNS).where(PENDING, outdated).with_for_update(skip_locked=True)
+    chosen = select(*_RUN_COLUMNS).where(PENDING, outdated)
+    return Prepared(chosen.with_for_update(skip_locked=True))
 
 
 def _given_up(r: Run) -> State:
