@@ -55,6 +55,8 @@ def insert_many(
     connection: Connection, table: Table, columns: Names, rows: Sequence[tuple[Any, ...]]
 ) -> None:
     """Insert rows; one whose key exists already is left out."""
+    if not rows:
+        return
     _execute(connection, table, columns, rows, _insert(is_sqlite(connection), table.name, columns))
 
 
@@ -115,6 +117,8 @@ def update_many(
 
     A row of `rows` has the columns first, then the keys, as the statement has.
     """
+    if not rows:
+        return
     statement = _update(is_sqlite(connection), table.name, keys, columns, also)
     _execute(connection, table, columns + keys, rows, statement)
 
@@ -150,8 +154,6 @@ def _execute(
     rows: Sequence[tuple[Any, ...]],
     statement: str,
 ) -> Any:
-    if not rows:
-        return []
     plain = _plain(table.name, names, rows)
     if is_sqlite(connection):
         return driver_of(connection).executemany(statement, plain)

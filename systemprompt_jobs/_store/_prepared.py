@@ -23,7 +23,7 @@ _SQLITE: Dialect = sqlite.dialect(paramstyle="qmark")
 
 
 class Prepared:
-    """A statement whose text never changes: its lists are constant, its values bound by name."""
+    """A statement whose text never changes: it has no lists, and its values are bound by name."""
 
     def __init__(self, statement: Select[Any] | Update) -> None:
         self._statement = statement
@@ -51,11 +51,10 @@ class Prepared:
     @cached_property
     def _text(self) -> tuple[str, list[tuple[str, Any, Process]]]:
         """Its text for SQLite, and in their order the values: name, default, and what to do."""
-        made = self._statement.compile(dialect=_SQLITE, compile_kwargs={"render_postcompile": True})
-        binds = [(name, made.params[name], made.binds.get(name)) for name in made.positiontup or ()]
+        made = self._statement.compile(dialect=_SQLITE)
+        binds = [(name, made.params[name], made.binds[name].type) for name in made.positiontup or ()]
         return str(made), [
-            (name, default, _impl(bind.type).bind_processor(_SQLITE) if bind is not None else None)
-            for name, default, bind in binds  # of a constant list's values, only the list is there
+            (name, default, _impl(kind).bind_processor(_SQLITE)) for name, default, kind in binds
         ]
 
     def _row(self, values: tuple[Any, ...]) -> Any:

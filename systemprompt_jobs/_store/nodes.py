@@ -30,7 +30,7 @@ _BEAT = Prepared(
 
 _STOPPED = Prepared(select(node.c.stopped).where(node.c.id == bindparam("key")))
 
-_AT_WORK = node.c.kind.in_(("scheduler", "worker"))
+_AT_WORK = or_(node.c.kind == "scheduler", node.c.kind == "worker")
 
 _SILENT = Prepared(
     select(node).where(
