@@ -52,7 +52,9 @@ class Prepared:
     def _text(self) -> tuple[str, list[tuple[str, Any, Process]]]:
         """Its text for SQLite, and in their order the values: name, default, and what to do."""
         made = self._statement.compile(dialect=_SQLITE)
-        binds = [(name, made.params[name], made.binds[name].type) for name in made.positiontup or ()]
+        binds = [
+            (name, made.params[name], made.binds[name].type) for name in made.positiontup or ()
+        ]
         return str(made), [
             (name, default, _impl(kind).bind_processor(_SQLITE)) for name, default, kind in binds
         ]
