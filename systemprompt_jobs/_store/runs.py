@@ -203,6 +203,8 @@ def gate(
     in the same transaction. `doubted` are runs whose gate was sent before and never answered:
     what is on record is read back for them.
     """
+    if not runs:
+        return [], []
     found = _lock_holdings(connection, (wanted.id for wanted in runs))
     mine = [
         wanted
@@ -263,6 +265,8 @@ def _write_started(connection: Connection, started: Sequence[Run], lease_until: 
 
 
 def _write_kept_out(connection: Connection, others: Sequence[Run]) -> None:
+    if not others:
+        return
     columns = ("state", "reason", "fence", "node", "finished")
     rows = [
         (*(getattr(r, name) for name in columns), None, r.id)
@@ -318,6 +322,8 @@ def finish(
     `doubted` are runs whose finish was sent before and never answered: one that is on record
     counts. One that somebody has cancelled is not tried again.
     """
+    if not reports:
+        return {}
     found = _lock_holdings(connection, (r.id for r, _ in reports))
     first = {(r.id, r.fence): report for r, report in reversed(reports)}
     heard = [(r, said) for r, said in reports if r.id in found and said is first[r.id, r.fence]]
@@ -402,6 +408,8 @@ def _write_ends(connection: Connection, ended: Sequence[Run]) -> None:
 def _try_again(
     connection: Connection, again: Sequence[tuple[Run, Report]], lease_until: int
 ) -> None:
+    if not again:
+        return
     _end_attempts(connection, [(replace(r, fence=r.fence - 1), said) for r, said in again])
     columns = ("state", "fence", "node", "started", *_SAID)
     rows = [
