@@ -60,20 +60,20 @@ def insert_many(
     _execute(connection, table, columns, rows, _insert(is_sqlite(connection), table.name, columns))
 
 
-def insert_numbered(
+def insert_returning(
     connection: Connection,
     table: Table,
     columns: Names,
     rows: Sequence[tuple[Any, ...]],
-    key: Names,
+    returning: Names,
 ) -> list[tuple[Any, ...]]:
-    """Insert rows into a table whose `id` counts itself; return id and key of those that are new.
+    """Insert rows into a table whose `id` counts itself; return columns of those that are new.
 
-    `key` names some of the columns.
+    `returning` are `id` and then some of the columns.
     """
     if is_sqlite(connection):
-        return _insert_in_sqlite(driver_of(connection), table, columns, rows, key)
-    statement = f"{_insert(False, table.name, columns)} RETURNING id, {', '.join(key)}"
+        return _insert_in_sqlite(driver_of(connection), table, columns, rows, returning)
+    statement = f"{_insert(False, table.name, columns)} RETURNING {', '.join(returning)}"
     return [tuple(row) for row in _execute(connection, table, columns, rows, statement)]
 
 
@@ -82,7 +82,7 @@ def _insert_in_sqlite(
     table: Table,
     columns: Names,
     rows: Sequence[tuple[Any, ...]],
-    key: Names,
+    returning: Names,
 ) -> list[tuple[Any, ...]]:
     """Send a few rows one by one; sqlite3 returns nothing for many.
 
@@ -91,16 +91,15 @@ def _insert_in_sqlite(
     plain = _plain(table.name, columns, rows)
     statement = _insert(True, table.name, columns)
     if len(plain) <= _FEW:
-        places = [columns.index(name) for name in key]
+        places = [columns.index(name) for name in returning[1:]]
         sent = [(driver.execute(statement, row), row) for row in plain]
         return [
             (cursor.lastrowid, *(row[n] for n in places)) for cursor, row in sent if cursor.rowcount
         ]
     (newest,) = driver.execute(f"SELECT max(id) FROM {table.name}").fetchone()  # noqa: S608
     driver.executemany(statement, plain)
-    names = ", ".join(key)
     return driver.execute(
-        f"SELECT id, {names} FROM {table.name} WHERE id > ? ORDER BY id",  # noqa: S608
+        f"SELECT {', '.join(returning)} FROM {table.name} WHERE id > ? ORDER BY id",  # noqa: S608
         (newest or 0,),
     ).fetchall()
 

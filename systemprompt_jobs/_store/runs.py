@@ -16,7 +16,7 @@ from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, text
 from ..model import Overlap, Report, Run, State, Trigger, changed
 from . import said as said_rows
 from . import slots
-from ._bulk import insert_many, insert_numbered, select_many, update_many
+from ._bulk import insert_many, insert_returning, select_many, update_many
 from ._postgresql import announce
 from ._prepared import Prepared
 from .schema import HELD, Instant, attempt, job, node, run
@@ -137,7 +137,7 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
     values = [tuple(row.values()) for row in rows]
     if any(row["state"] == State.PENDING for row in rows):
         announce(connection)
-    added = insert_numbered(connection, run, names, values, ("job_id", "dedup_key"))
+    added = insert_returning(connection, run, names, values, ("id", "job_id", "dedup_key"))
     known = [(f, c.name) for f, c in zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True) if c.name in names]
     return [
         Run(id=id_, **{field: row[column] for field, column in known})
@@ -265,8 +265,6 @@ def _write_started(connection: Connection, started: Sequence[Run], lease_until: 
 
 
 def _write_kept_out(connection: Connection, others: Sequence[Run]) -> None:
-    if not others:
-        return
     columns = ("state", "reason", "fence", "node", "finished")
     rows = [
         (*(getattr(r, name) for name in columns), None, r.id)
