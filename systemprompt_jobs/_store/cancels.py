@@ -10,7 +10,6 @@ from sqlalchemy import bindparam, delete, or_, select
 from ..model import State
 from . import slots
 from ._bulk import select_many, update_many
-from ._prepared import Prepared
 from .runs import columns, lock, to_run
 from .schema import HELD, node, run, slot
 
@@ -29,7 +28,7 @@ _DEAD = or_(
     node.c.boot != bindparam("the_boot"),
 )
 
-_ORPHANED = Prepared(
+_ORPHANED = (
     select(slot.c.run_id, slot.c.fence)
     .join(run, run.c.id == slot.c.run_id)
     .outerjoin(node, node.c.id == run.c.node)
@@ -90,5 +89,5 @@ def orphaned_slots(connection: Connection, lease_now: int, boot: str) -> set[tup
     Reads the slots that are taken, and run and node of each by its key. A run that waits to be
     tried again or in a queue keeps its slots too, and has not ended.
     """
-    rows = _ORPHANED.rows(connection, {"lease_now": lease_now, "the_boot": boot})
+    rows = connection.execute(_ORPHANED, {"lease_now": lease_now, "the_boot": boot})
     return {(row.run_id, row.fence) for row in rows}

@@ -32,12 +32,10 @@ _STOPPED = Prepared(select(node.c.stopped).where(node.c.id == bindparam("key")))
 
 _AT_WORK = or_(node.c.kind == "scheduler", node.c.kind == "worker")
 
-_SILENT = Prepared(
-    select(node).where(
-        _AT_WORK,
-        node.c.stopped.is_(None),
-        or_(node.c.lease_until < bindparam("lease_now"), node.c.boot != bindparam("the_boot")),
-    )
+_SILENT = select(node).where(
+    _AT_WORK,
+    node.c.stopped.is_(None),
+    or_(node.c.lease_until < bindparam("lease_now"), node.c.boot != bindparam("the_boot")),
 )
 
 
@@ -84,7 +82,7 @@ def has_stopped(connection: Connection, node_id: str) -> bool:
 
 def silent(connection: Connection, lease_now: int, boot: str) -> list[tuple[Node, int]]:
     """Return the schedulers and workers with their leases that ran out, of those that never left."""
-    rows = _SILENT.rows(connection, {"lease_now": lease_now, "the_boot": boot})
+    rows = connection.execute(_SILENT, {"lease_now": lease_now, "the_boot": boot})
     return [(to_node(row), row.lease_until) for row in rows]
 
 

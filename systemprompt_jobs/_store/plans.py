@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, bindparam, func, or_, select
 
 from ._bulk import among, insert_many
-from ._prepared import Prepared
 from .nodes import is_live, is_unburied
 from .schema import job, job_set, node
 
@@ -22,10 +21,8 @@ _LIVE = is_live(bindparam("lease_now"), bindparam("the_boot"))
 
 _NEWEST = select(func.max(node.c.started)).where(node.c.kind == "scheduler").scalar_subquery()
 
-_SCHEDULERS = Prepared(
-    select(node.c.id, _LIVE.label("live")).where(
-        node.c.kind == "scheduler", or_(_LIVE, node.c.started == _NEWEST)
-    )
+_SCHEDULERS = select(node.c.id, _LIVE.label("live")).where(
+    node.c.kind == "scheduler", or_(_LIVE, node.c.started == _NEWEST)
 )
 
 
@@ -98,7 +95,7 @@ def replaced(connection: Connection, digest: str) -> set[str]:
 
 def schedulers(connection: Connection, lease_now: int, boot: str) -> frozenset[tuple[str, bool]]:
     """Return what changes whenever a scheduler joins, leaves or dies, however soon it left."""
-    rows = _SCHEDULERS.rows(connection, {"lease_now": lease_now, "the_boot": boot})
+    rows = connection.execute(_SCHEDULERS, {"lease_now": lease_now, "the_boot": boot})
     return frozenset((row.id, bool(row.live)) for row in rows)
 
 

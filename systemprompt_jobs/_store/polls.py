@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, func, select
 
-from ._prepared import Prepared
 from .runs import waits_for_node
 from .schema import Instant, audit
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
 
 class News(NamedTuple):
@@ -30,14 +29,14 @@ def look(connection: Connection, job_set: str, now: datetime) -> News:
     Uses what `take_pending` does, and the primary key of `jobs_audit`.
     """
     values = {"the_set": job_set, "the_time": now}
-    (row,) = _statement().rows(connection, values)
+    row = connection.execute(_statement(), values).one()
     return News(row.pending is not None, row.newest or 0)
 
 
 @functools.cache
-def _statement() -> Prepared:
+def _statement() -> Select[Any]:
     """Build it once: that costs more than to ask the database."""
     pending = waits_for_node(bindparam("the_set"), bindparam("the_time", type_=Instant))
     newest = select(func.max(audit.c.id))
     first = pending.limit(1).scalar_subquery().label("pending")
-    return Prepared(select(first, newest.scalar_subquery().label("newest")))
+    return select(first, newest.scalar_subquery().label("newest"))

@@ -81,7 +81,7 @@ _CHUNK = 500
 
 _BY_ID = select(*_RUN_COLUMNS).where(run.c.id.in_(bindparam("ids", expanding=True)))
 
-_EXPIRED = Prepared(
+_EXPIRED = (
     select(run.c.id, run.c.fence, run.c.lease_until)
     .outerjoin(node, node.c.id == run.c.node)
     .where(
@@ -615,7 +615,7 @@ def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int
     A lease counts in the monotonic microseconds of one boot of the host, so one from another
     boot has run out. Uses the partial index `jobs_run_held`.
     """
-    rows = _EXPIRED.rows(connection, {"lease_now": lease_now, "the_boot": boot})
+    rows = connection.execute(_EXPIRED, {"lease_now": lease_now, "the_boot": boot})
     return [(row.id, row.fence, row.lease_until) for row in rows]
 
 
