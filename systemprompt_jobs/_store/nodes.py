@@ -28,9 +28,9 @@ _BEAT = Prepared(
     )
 )
 
-_STOPPED = Prepared(select(node.c.stopped).where(node.c.id == bindparam("key")))
+_STOPPED = select(node.c.stopped).where(node.c.id == bindparam("key"))
 
-_AT_WORK = or_(node.c.kind == "scheduler", node.c.kind == "worker")
+_AT_WORK = node.c.kind.in_(("scheduler", "worker"))
 
 _SILENT = select(node).where(
     _AT_WORK,
@@ -77,7 +77,7 @@ def rename_set(connection: Connection, node_id: str, job_set: str) -> None:
 
 def has_stopped(connection: Connection, node_id: str) -> bool:
     """Return whether somebody has taken the node for dead."""
-    return any(row.stopped is not None for row in _STOPPED.rows(connection, {"key": node_id}))
+    return connection.execute(_STOPPED, {"key": node_id}).scalar() is not None
 
 
 def silent(connection: Connection, lease_now: int, boot: str) -> list[tuple[Node, int]]:
