@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import structlog
+from sqlalchemy import event
 
 from systemprompt_jobs import Job, job
 from systemprompt_jobs._calendar import cron
@@ -124,8 +125,9 @@ def report(run: Run, clock: ManualClock, outcome: State = State.SUCCEEDED, **val
 @contextmanager
 def answer_lost(store: Store) -> Iterator[None]:
     """Lose the connection after each COMMIT was done and before its answer."""
-    dialect = store._open().dialect
-    commit = dialect.do_commit
+    place: Any = store.backend if store.one_host else store._open().dialect
+    name = "commit" if store.one_host else "do_commit"
+    commit = getattr(place, name)
 
     def commit_and_lose(connection: Any) -> None:
         commit(connection)
@@ -135,8 +137,44 @@ def answer_lost(store: Store) -> Iterator[None]:
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dialect, "do_commit", commit_and_lose)
+        patch.setattr(place, name, commit_and_lose)
         yield
+
+
+def before_statements(store: Store, call: Callable[[str], object]) -> None:
+    """Have something told each statement before it is made; on SQLite BEGIN is one too."""
+    listen: Any = event.listen
+    if not store.one_host:
+        listen(store._open(), "before_cursor_execute", lambda *of: call(of[2]))
+        return
+
+    def told(statement: str) -> None:
+        if not statement.startswith("PRAGMA"):
+            call(statement)
+
+    class Cursor(sqlite3.Cursor):  # SQLAlchemy's way
+        def execute(self, statement: str, *values: Any) -> Any:
+            told(statement)
+            return super().execute(statement, *values)
+
+        def executemany(self, statement: str, rows: Any) -> Any:
+            told(statement)
+            return super().executemany(statement, rows)
+
+    class Wire(sqlite3.Connection):  # our own
+        def cursor(self, *_: Any) -> Any:
+            return super().cursor(Cursor)
+
+        def execute(self, statement: str, *values: Any) -> Any:
+            told(statement)
+            return super().execute(statement, *values)
+
+        def executemany(self, statement: str, rows: Any) -> Any:
+            told(statement)
+            return super().executemany(statement, rows)
+
+    listen(store._open(), "do_connect", lambda *of: of[-1].update(factory=Wire))
+    store.backend.close()  # those that were opened before
 
 
 @dataclass

@@ -8,6 +8,7 @@ from ..interfaces import Clock
 
 if TYPE_CHECKING:
     import threading
+    from contextlib import AbstractContextManager
     from datetime import datetime, timedelta
 
     from sqlalchemy import Connection, Engine
@@ -48,8 +49,11 @@ class Backend(Protocol):
     def new_engine(self) -> Engine:
         """Return an engine whose sessions wait for locks for at most a third of a lease."""
 
-    def begin(self, connection: Connection, *, writing: bool) -> Connection:
-        """Return the connection made ready for a transaction."""
+    def transaction(self, engine: Engine, *, writing: bool) -> AbstractContextManager[Connection]:
+        """Enter a transaction, or for a reader one snapshot for all its statements."""
+
+    def close(self) -> None:
+        """Close what is kept for the next transaction."""
 
     def lock_schema(self, connection: Connection) -> None:
         """Hold up other migrations until the transaction ends."""

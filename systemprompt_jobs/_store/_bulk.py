@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import JSON, Text, cast, func, literal, select
 from sqlalchemy.dialects import postgresql
 
+from ._sqlite import driver_of
 from .schema import Instant, metadata, micros
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import Column, ColumnElement, Connection, Dialect, Table
 
 Names = tuple[str, ...]
+
+_FEW = 8
+"""Rows that cost less one by one."""
 
 _POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 
@@ -36,11 +41,13 @@ def select_many(
     found = sorted(keys)
     if not found:
         return []
-    sqlite = _is_sqlite(connection)
-    statement = _select(sqlite, table.name, columns, key)
-    result = connection.exec_driver_sql(
-        statement if sqlite else f"{statement} {lock}", (json.dumps(found),)
-    )
+    if is_sqlite(connection):
+        one = len(found) == 1
+        statement = _select(True, table.name, columns, key, one)
+        sent = found[0] if one else json.dumps(found)
+        return driver_of(connection).execute(statement, (sent,)).fetchall()
+    statement = f"{_select(False, table.name, columns, key)} {lock}"
+    result = connection.exec_driver_sql(statement, (json.dumps(found),))
     return [tuple(row) for row in result]
 
 
@@ -48,7 +55,9 @@ def insert_many(
     connection: Connection, table: Table, columns: Names, rows: Sequence[tuple[Any, ...]]
 ) -> None:
     """Insert rows; one whose key exists already is left out."""
-    _execute(connection, table, columns, rows, _insert(_is_sqlite(connection), table.name, columns))
+    if not rows:
+        return
+    _execute(connection, table, columns, rows, _insert(is_sqlite(connection), table.name, columns))
 
 
 def insert_returning(
@@ -58,20 +67,41 @@ def insert_returning(
     rows: Sequence[tuple[Any, ...]],
     returning: Names,
 ) -> list[tuple[Any, ...]]:
-    """Insert rows into a table whose `id` counts itself; return columns of those that are new."""
-    sqlite, names = _is_sqlite(connection), ", ".join(returning)
-    statement = _insert(sqlite, table.name, columns)
-    if not sqlite:
-        result = _execute(connection, table, columns, rows, f"{statement} RETURNING {names}")
-        return [tuple(row) for row in result]
-    # sqlite3 returns no rows for many; under the write lock, the new ids are above the old.
-    newest = connection.exec_driver_sql(f"SELECT max(id) FROM {table.name}").scalar() or 0  # noqa: S608
-    _execute(connection, table, columns, rows, statement)
-    added = connection.exec_driver_sql(
-        f"SELECT {names} FROM {table.name} WHERE id > ? ORDER BY id",  # noqa: S608
-        (newest,),
-    )
-    return [tuple(row) for row in added]
+    """Insert rows into a table whose `id` counts itself; return columns of those that are new.
+
+    `returning` are `id` and then some of the columns.
+    """
+    if is_sqlite(connection):
+        return _insert_in_sqlite(driver_of(connection), table, columns, rows, returning)
+    statement = f"{_insert(False, table.name, columns)} RETURNING {', '.join(returning)}"
+    return [tuple(row) for row in _execute(connection, table, columns, rows, statement)]
+
+
+def _insert_in_sqlite(
+    driver: sqlite3.Connection,
+    table: Table,
+    columns: Names,
+    rows: Sequence[tuple[Any, ...]],
+    returning: Names,
+) -> list[tuple[Any, ...]]:
+    """Send a few rows one by one; sqlite3 returns nothing for many.
+
+    But under the write lock, the new ids are above the old.
+    """
+    plain = _plain(table.name, columns, rows)
+    statement = _insert(True, table.name, columns)
+    if len(plain) <= _FEW:
+        places = [columns.index(name) for name in returning[1:]]
+        sent = [(driver.execute(statement, row), row) for row in plain]
+        return [
+            (cursor.lastrowid, *(row[n] for n in places)) for cursor, row in sent if cursor.rowcount
+        ]
+    (newest,) = driver.execute(f"SELECT max(id) FROM {table.name}").fetchone()  # noqa: S608
+    driver.executemany(statement, plain)
+    return driver.execute(
+        f"SELECT {', '.join(returning)} FROM {table.name} WHERE id > ? ORDER BY id",  # noqa: S608
+        (newest or 0,),
+    ).fetchall()
 
 
 def update_many(
@@ -86,24 +116,31 @@ def update_many(
 
     A row of `rows` has the columns first, then the keys, as the statement has.
     """
-    statement = _update(_is_sqlite(connection), table.name, keys, columns, also)
+    if not rows:
+        return
+    statement = _update(is_sqlite(connection), table.name, keys, columns, also)
     _execute(connection, table, columns + keys, rows, statement)
 
 
 def delete_many(connection: Connection, table: Table, key: str, keys: Iterable[Any]) -> None:
     """Delete the rows with these keys."""
-    sqlite, found = _is_sqlite(connection), list(keys)
-    if found:
-        connection.exec_driver_sql(
-            f"DELETE FROM {table.name} WHERE {_among(sqlite, table.name, key)}",  # noqa: S608
-            (json.dumps(found),),
+    found = list(keys)
+    if not found:
+        return
+    if is_sqlite(connection):
+        driver_of(connection).executemany(
+            f"DELETE FROM {table.name} WHERE {key} = ?",  # noqa: S608
+            [(value,) for value in found],
         )
+        return
+    statement = f"DELETE FROM {table.name} WHERE {_among(False, table.name, key)}"  # noqa: S608
+    connection.exec_driver_sql(statement, (json.dumps(found),))
 
 
 def among(connection: Connection, column: Column[Any], keys: Iterable[str]) -> ColumnElement[bool]:
     """Say that a column is one of any number of texts, for statements that are built."""
     sent = literal(json.dumps(list(keys)), Text)
-    if _is_sqlite(connection):
+    if is_sqlite(connection):
         return column.in_(select(func.json_each(sent).table_valued("value").c.value))
     texts = func.json_array_elements_text(cast(sent, postgresql.JSON)).column_valued("value")
     return column.in_(select(texts))
@@ -116,16 +153,15 @@ def _execute(
     rows: Sequence[tuple[Any, ...]],
     statement: str,
 ) -> Any:
-    if not rows:
-        return []
     plain = _plain(table.name, names, rows)
-    if _is_sqlite(connection):
-        return connection.exec_driver_sql(statement, plain)
+    if is_sqlite(connection):
+        return driver_of(connection).executemany(statement, plain)
     records = [dict(zip(names, row, strict=True)) for row in plain]
     return connection.exec_driver_sql(statement, (json.dumps(records),))
 
 
-def _is_sqlite(connection: Connection) -> bool:
+def is_sqlite(connection: Connection) -> bool:
+    """Return whether the database is SQLite, where nothing changes beside a write."""
     return connection.dialect.name == "sqlite"
 
 
@@ -133,9 +169,9 @@ def _is_sqlite(connection: Connection) -> bool:
 
 
 @functools.cache
-def _select(sqlite: bool, table: str, columns: Names, key: str) -> str:
+def _select(sqlite: bool, table: str, columns: Names, key: str, one: bool = False) -> str:
     names = ", ".join(map(_quoted, columns))
-    among = _among(sqlite, table, key)
+    among = f"{key} = ?" if one else _among(sqlite, table, key)
     return f"SELECT {names} FROM {table} WHERE {among} ORDER BY {key}"  # noqa: S608
 
 

@@ -121,6 +121,7 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._usable = False
+        self.backend.close()
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
@@ -128,18 +129,25 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Enter a transaction that is committed at the end of the block."""
-        with self._turn, self._translated(), self._open().connect() as connection:
-            ready = self.backend.begin(connection, writing=True)
-            with ready.begin():
-                yield ready
+        with (
+            self._turn,
+            self._translated(),
+            self.backend.transaction(self._open(), writing=True) as connection,
+        ):
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Enter a read-only snapshot."""
-        with self._translated(), self._open().connect() as connection:
-            yield self.backend.begin(connection, writing=False)
+        with (
+            self._translated(),
+            self.backend.transaction(self._open(), writing=False) as connection,
+        ):
+            yield connection
 
     def _open(self) -> Engine:
+        if self._engine is not None:
+            return self._engine
         with self._opening:
             if self._engine is None:
                 self._engine = self.backend.new_engine()

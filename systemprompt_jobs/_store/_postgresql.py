@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from .schema import EPOCH, micros
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Iterator
     from typing import Any
 
     from sqlalchemy import Connection
@@ -80,13 +82,20 @@ class PostgreSQL:
 
         return engine
 
-    def begin(self, connection: Connection, *, writing: bool) -> Connection:
-        """Give a reader one snapshot for all its statements."""
-        if writing:
-            return connection
-        return connection.execution_options(
-            isolation_level="REPEATABLE READ", postgresql_readonly=True
-        )
+    @contextmanager
+    def transaction(self, engine: Engine, *, writing: bool) -> Iterator[Connection]:
+        """Enter a transaction; give a reader one snapshot for all its statements."""
+        with engine.connect() as connection:
+            if writing:
+                with connection.begin():
+                    yield connection
+            else:
+                yield connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+
+    def close(self) -> None:
+        """Do nothing: the engine's pool has all connections."""
 
     def listen(self, engine: Engine) -> News:
         """Return a connection of its own that can hear what `announce` says."""

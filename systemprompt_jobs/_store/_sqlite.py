@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, NullPool, create_engine, event
 
 from ..errors import StoreError, StoreUnusableError
 from ._backend import OwnTime
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from sqlalchemy import Connection
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 
 _WAL_PAUSE_S = 0.01
+
+_KEPT = 8
+"""Connections that stay open for the next transaction."""
 
 
 class SQLite:
@@ -40,6 +45,7 @@ class SQLite:
         self.timeout_s = timeout_s
         self._url = url
         self._label = url.render_as_string(hide_password=True)
+        self._idle: list[Connection] = []
 
     def create(self) -> None:
         """Create an empty database file that only its owner may read.
@@ -69,8 +75,12 @@ class SQLite:
 
     def new_engine(self) -> Engine:
         """Return an engine whose commits survive a power cut."""
+        # Connections are kept here, and SQLAlchemy is not told of transactions: its pool and its
+        # events take longer than a small one.
         engine = create_engine(
-            self._url, connect_args={"timeout": self.timeout_s, "isolation_level": None}
+            self._url,
+            poolclass=NullPool,
+            connect_args={"timeout": self.timeout_s, "isolation_level": None},
         )
 
         @event.listens_for(engine, "connect")
@@ -78,14 +88,45 @@ class SQLite:
             self._enter_wal(connection)
             connection.execute("PRAGMA synchronous=FULL")
 
-        @event.listens_for(engine, "begin")
-        def _begin(connection: Connection) -> None:
-            immediate = connection.get_execution_options().get("immediate")
-            # By the driver itself: that takes a tenth of the time, and is done for each look.
-            driver: Any = connection.connection.driver_connection
-            driver.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
         return engine
+
+    @contextmanager
+    def transaction(self, engine: Engine, *, writing: bool) -> Iterator[Connection]:
+        """Enter a transaction; a write takes the lock at once: one that reads first cannot wait.
+
+        Where it fails the connection is closed, which rolls it back.
+        """
+        idle = self._idle
+        try:
+            connection = idle.pop()
+        except IndexError:
+            connection = engine.connect()
+            connection.begin()  # for good: what really begins and ends is below
+        driver = driver_of(connection)
+        try:
+            driver.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+            yield connection
+            if writing:
+                self.commit(driver)
+            else:
+                driver.rollback()
+        except BaseException:
+            connection.close()
+            raise
+        if idle is self._idle and len(idle) < _KEPT:
+            idle.append(connection)
+        else:
+            connection.close()
+
+    def commit(self, driver: sqlite3.Connection) -> None:
+        """Make a write last."""
+        driver.commit()
+
+    def close(self) -> None:
+        """Close what is kept; what is at work is closed when it is done."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     def _enter_wal(self, connection: sqlite3.Connection) -> None:
         """Change to WAL mode: the one lock that SQLite itself does not wait for."""
@@ -100,10 +141,6 @@ class SQLite:
                 time.sleep(_WAL_PAUSE_S)
             else:
                 return
-
-    def begin(self, connection: Connection, *, writing: bool) -> Connection:
-        """Have a write take the lock at once: one that reads first could not wait for it."""
-        return connection.execution_options(immediate=writing)
 
     def lock_schema(self, connection: Connection) -> None:
         """Do nothing: the transaction holds the only lock there is."""
@@ -120,6 +157,12 @@ class SQLite:
                 text = meaning.format(seconds=f"{self.timeout_s:g}")
                 return kind(f"the database {self._label} {text} ({error})")
         return StoreError(f"the database {self._label} failed: {error}")
+
+
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """Return what SQLAlchemy wraps: by itself it takes a tenth of the time for a statement."""
+    driver: Any = connection.connection.driver_connection
+    return driver  # type: ignore[no-any-return]
 
 
 _MEANINGS: tuple[tuple[type[StoreError], tuple[int, ...], str], ...] = (

@@ -44,6 +44,8 @@ def dispatch(
     `deadlines` are seconds by pool. One that this node has dispatched under this fence before is
     returned too: its commit was not answered, so it was not sent.
     """
+    if not runs:
+        return []
     found = _holdings(connection, (r.id for r in runs))
     before = (State.CLAIMED, State.DISPATCHED)
     mine = [r for r in runs if found.get(r.id) in [(state, r.fence, r.node) for state in before]]
@@ -84,6 +86,8 @@ def hand_back(connection: Connection, refused: Sequence[Refusal], now: datetime)
     Each waits a second first, and twice as long each further time, up to a minute; its message
     says why. One that is not held under its fence any more is left out.
     """
+    if not refused:
+        return []
     found = _holdings(connection, (refusal.run.id for refusal in refused))
     back = [
         replace(

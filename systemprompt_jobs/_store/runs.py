@@ -18,6 +18,7 @@ from . import said as said_rows
 from . import slots
 from ._bulk import insert_many, insert_returning, select_many, update_many
 from ._postgresql import announce
+from ._prepared import Prepared
 from .schema import HELD, Instant, attempt, job, node, run
 from .schema import job_set as job_set_table
 from .slots import Verdict
@@ -202,6 +203,8 @@ def gate(
     in the same transaction. `doubted` are runs whose gate was sent before and never answered:
     what is on record is read back for them.
     """
+    if not runs:
+        return [], []
     found = _lock_holdings(connection, (wanted.id for wanted in runs))
     mine = [
         wanted
@@ -317,6 +320,8 @@ def finish(
     `doubted` are runs whose finish was sent before and never answered: one that is on record
     counts. One that somebody has cancelled is not tried again.
     """
+    if not reports:
+        return {}
     found = _lock_holdings(connection, (r.id for r, _ in reports))
     first = {(r.id, r.fence): report for r, report in reversed(reports)}
     heard = [(r, said) for r, said in reports if r.id in found and said is first[r.id, r.fence]]
@@ -401,6 +406,8 @@ def _write_ends(connection: Connection, ended: Sequence[Run]) -> None:
 def _try_again(
     connection: Connection, again: Sequence[tuple[Run, Report]], lease_until: int
 ) -> None:
+    if not again:
+        return
     _end_attempts(connection, [(replace(r, fence=r.fence - 1), said) for r, said in again])
     columns = ("state", "fence", "node", "started", *_SAID)
     rows = [
@@ -725,7 +732,7 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     Ticks are `missed`, others `cancelled`; those that waited to be tried again have `failed`.
     Uses the partial index `jobs_run_pending`.
     """
-    rows = connection.execute(_given_up_statement(), {"the_time": now})
+    rows = _given_up_statement().rows(connection, {"the_time": now})
     message = "no node took it within its catchup_window"
     ended = [
         replace(
@@ -741,9 +748,10 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
 
 
 @functools.cache
-def _given_up_statement() -> Select[Any]:
+def _given_up_statement() -> Prepared:
     outdated = _outdated(bindparam("the_time", type_=Instant))
-    return select(*_RUN_COLUMNS).where(PENDING, outdated).with_for_update(skip_locked=True)
+    chosen = select(*_RUN_COLUMNS).where(PENDING, outdated)
+    return Prepared(chosen.with_for_update(skip_locked=True))
 
 
 def _given_up(r: Run) -> State:

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs._loop import Loop
@@ -166,7 +166,7 @@ class World:
         call = first[-1]
         if call.loop is not None and call.loop.looks:
             if self._is_quiet(call.due):
-                quiet = self._quiet_until(until)
+                quiet = self._quiet_until(until, call.due + _WORTH)
                 if quiet is not None and quiet - call.due > _WORTH:
                     self._skip_to(quiet)
                     return True
@@ -203,14 +203,18 @@ class World:
     def _is_quiet(self, due: int) -> bool:
         return self.skips and due > self._restless and not any(m.troubled for m in self.machines)
 
-    def _quiet_until(self, until: int | None) -> int | None:
-        """Return when the next thing is due that is no mere look."""
+    def _quiet_until(self, until: int | None, worth: int) -> int | None:
+        """Return when the next thing is due that is no mere look; one up to `worth` will do."""
         calls = _first(self._calls)
-        dues = [until, calls[0] if calls else None]
-        for machine in self.machines:
-            if machine.up:
-                dues += machine.appointments()
-        return min((due for due in dues if due is not None), default=None)
+        own = [until, calls[0] if calls else None]
+        theirs = (machine.appointments() for machine in self.machines if machine.up)
+        first = None
+        for due in chain(own, chain.from_iterable(theirs)):
+            if due is not None and (first is None or due < first):
+                first = due
+                if first <= worth:
+                    break
+        return first
 
     def _skip_to(self, micros: int) -> None:
         """Let time pass in which nobody looks; first of all everybody renews the lease."""
@@ -235,6 +239,7 @@ class VirtualClock:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._seen = (-1, world.start)  # what it shows at an instant: it is asked many times
         self._offset = timedelta()
         self._drift = 0.0
         self._since = world.micros
@@ -248,7 +253,11 @@ class VirtualClock:
 
     def now(self) -> datetime:
         """Return the wall clock."""
-        return self._world.now + self.offset
+        at, shown = self._seen
+        if at != self._world.micros:
+            shown = self._world.now + self.offset
+            self._seen = (self._world.micros, shown)
+        return shown
 
     def monotonic(self) -> float:
         """Return the seconds since the host booted."""
@@ -265,6 +274,7 @@ class VirtualClock:
     def step(self, seconds: float) -> None:
         """Step the wall clock, as an operator or NTP does."""
         self._offset += timedelta(seconds=seconds)
+        self._seen = (-1, self._world.start)
 
     def drift(self, rate: float) -> None:
         """Have the wall clock go faster by `rate`, e.g. 0.001 for a millisecond each second."""
@@ -327,10 +337,14 @@ class VirtualLoop(Loop):
 
     def can_wait(self, micros: int) -> bool:
         """Postpone a look if the last turn is not so long ago, and has seen what is due here."""
-        dues = [due for due in self._machine.appointments() if due and due > self._turned]
-        later = min([self._turned + micros, *dues])
+        later = self._turned + micros
         if self.due is None or later <= self.due:
             return False
+        for due in self._machine.appointments():
+            if due and self._turned < due < later:
+                later = due
+                if later <= self.due:
+                    return False
         self.postpone(later)
         return True
 

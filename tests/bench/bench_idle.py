@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import event
 
 from systemprompt_jobs import Job, JobExtension, Runtime, job
 from tests.postgresql import Server
+from tests.support import before_statements
 
 SETTLED_S = 12
 """Until what a start leaves to do is done."""
@@ -49,14 +49,11 @@ def idle(url: str, count: int, seconds: float) -> tuple[float, Counter[str]]:
         environ = {"SYSTEMPROMPT_PLUGINS": ""}
         with Runtime(folder, plugins=[Many(count)], environ=environ) as runtime:
             time.sleep(SETTLED_S)
-            event.listen(
-                runtime._store._open(),
-                "before_cursor_execute",
-                lambda _c, _cursor, statement, *_: said.update([" ".join(statement.split())]),
-            )
+            before_statements(runtime._store, lambda text: said.update([" ".join(text.split())]))
             began = time.process_time()
             time.sleep(seconds)
             cpu_ms = 1000 * (time.process_time() - began)
+    del said["BEGIN"], said["BEGIN IMMEDIATE"]
     return cpu_ms / seconds, said
 
 

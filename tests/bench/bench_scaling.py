@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy import event
 
 from systemprompt_jobs import JobExtension, Runtime, job
 from systemprompt_jobs.testing._machine import Machine
 from systemprompt_jobs.testing._world import World
+from tests.support import before_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,9 +91,10 @@ def lived(count: int, schedule: str) -> Counter[str]:
 
 def count_all(machine: Machine, took: Counter[str]) -> None:
     """Count statements, commits, claims, and those claims that found nothing left."""
-    engine = machine.runtime._store._open()
-    event.listen(engine, "before_cursor_execute", lambda *_: took.update(["statements"]))
-    event.listen(engine, "commit", lambda _: took.update(["commits"]))
+    store = machine.runtime._store
+    before_statements(store, lambda said: took.update(["statements"] * (said[:5] != "BEGIN")))
+    commit = store.backend.commit
+    store.backend.commit = lambda driver: (took.update(["commits"]), commit(driver))
     claimer = machine.live._claimer
     claim = claimer._claim
 

@@ -38,7 +38,7 @@ from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.interfaces import Capabilities
 from systemprompt_jobs.model import Overlap, RetryPolicy
 from tests.faults import checker
-from tests.support import Calls, ManualClock, make_plan
+from tests.support import Calls, ManualClock, before_statements, make_plan
 
 LEASE_S = 3.0
 JOBS = {"ext:each": "* * * * * *", "ext:third": "*/3 * * * * *"}
@@ -94,8 +94,7 @@ class FaultyStore(Store):
     def _open(self):
         if self._engine is None:
             engine = super()._open()
-            event.listen(engine, "begin", self._count, insert=True)  # BEGIN is a statement too
-            event.listen(engine, "before_cursor_execute", self._count)
+            before_statements(self, self._count)
             event.listen(engine, "connect", lambda c, _: c.execute("PRAGMA synchronous=OFF"))
         return self._engine
 

@@ -232,6 +232,30 @@ def test_a_failing_block_leaves_nothing_behind(store):
         assert len(connection.execute(select(schema_version)).all()) == 1
 
 
+def test_a_connection_to_a_file_is_kept_until_a_block_fails_or_the_store_is_closed(sqlite):
+    def driver(connection):
+        return connection.connection.driver_connection
+
+    with sqlite.write() as connection:
+        first = driver(connection)
+    with sqlite.read() as connection:
+        assert driver(connection) is first
+        with sqlite.read() as another:
+            second = driver(another)
+    with suppress(KeyError), sqlite.write() as connection:
+        failed = driver(connection)
+        raise KeyError
+    with sqlite.read() as connection:
+        at_work = driver(connection)
+        sqlite.close()
+        assert at_work.execute("SELECT 1").fetchone() == (1,)
+    for closed in (first, second, failed, at_work):
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            closed.execute("SELECT 1")
+    with sqlite.read() as connection:  # it can be opened again
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+
+
 def test_readers_are_not_held_up_by_a_writer(store):
     with store.write() as writer, store.read() as reader:
         writer.execute(schema_version.update().values(min_revision="y"))

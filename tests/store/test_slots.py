@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import Store, cancels, queries, slots
@@ -19,7 +19,7 @@ from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
 from systemprompt_jobs._store.slots import Verdict
 from systemprompt_jobs.model import Concurrency, Overlap, Report, RetryPolicy, Run, State, Trigger
-from tests.support import START, job_set, make_plan
+from tests.support import START, before_statements, job_set, make_plan
 
 # --- the pure decision ---
 
@@ -156,7 +156,7 @@ class World:
     threads: set[tuple[int, int]] = field(default_factory=set)  # that outlived their attempts
 
     def __post_init__(self):
-        event.listen(self.store._open(), "before_cursor_execute", self._burn)
+        before_statements(self.store, self._burn)
 
     def _burn(self, *_):
         if self.fuse is not None:
