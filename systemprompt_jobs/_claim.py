@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 AHEAD = timedelta(milliseconds=250)
 """How far ahead of its time a tick is claimed, so that its function starts on the instant."""
 
-_LONGEST_WAIT_S = 1.0
-"""Look at the wall clock this often: it may be stepped, and the machine may sleep."""
-
 _LATE = timedelta(seconds=1)
 """A job that catches up on all its ticks waits with later ones until the run before has ended."""
 
@@ -215,9 +212,13 @@ class Claimer:
 
         Plans are compared anew only where schedulers have come or gone.
         """
+        lease_now = self._clock.lease_now()
+        with self._store.ask() as questions:
+            schedulers = plan_rows.schedulers(questions, lease_now, self._boot)
+        if schedulers == self._schedulers and not self._superseded:
+            self._reviewed = self._clock.monotonic()
+            return
         with self._store.read() as connection:
-            lease_now = self._clock.lease_now()
-            schedulers = plan_rows.schedulers(connection, lease_now, self._boot)
             if schedulers != self._schedulers:
                 self._superseded |= plan_rows.replaced(connection, set_hash(self._fingerprints))
             found = self._standing(connection, self._superseded, unburied=True)
@@ -283,7 +284,10 @@ class Claimer:
             return None
 
     def step(self) -> float | None:
-        """Claim what is due; return the seconds until there may be more."""
+        """Claim what is due; return the seconds until there may be more.
+
+        Whoever notices that the clock was stepped calls again.
+        """
         self._busy = False
         now = self._clock.now()
         if now < self._newest - FAR:
@@ -329,7 +333,7 @@ class Claimer:
         if first is None:
             return max(until, 0.0)
         due = (first - AHEAD - self._clock.now()).total_seconds()
-        return min(max(due, _BUSY_WAIT_S if self._busy else 0.0), max(until, 0.0), _LONGEST_WAIT_S)
+        return min(max(due, _BUSY_WAIT_S if self._busy else 0.0), max(until, 0.0))
 
     def look(self, job_ids: Iterable[str]) -> None:
         """Look at these jobs at the next step: somebody has changed them. Any thread may call."""

@@ -163,10 +163,10 @@ class Keeper:
                 self._look_for_the_dead()
             held = self._held()
             self._count_sent()
-            with self._store.read() as connection:
-                unwanted = cancels.requests(connection, [id_ for id_, _ in held]) if held else []
-                news = polls.look(connection, self._job_set, self._clock.now())
-            self._cancel(unwanted)
+            if held:
+                self._cancel(self._unwanted(held))
+            with self._store.ask() as questions:
+                news = polls.look(questions, self._job_set, self._clock.now())
             self._take_pending(waits=news.pending)
             self._watch(news.audit)
         except Exception:
@@ -209,11 +209,11 @@ class Keeper:
 
     def _look_for_the_dead(self) -> None:
         """Take for dead what was silent at the last look too, and settle what it has left."""
-        with self._store.read() as connection:
-            now, boot = self._clock.lease_now(), self._boot
-            expired = set(run_rows.expired(connection, now, boot))
-            orphans = cancels.orphaned_slots(connection, now, boot)
-            silent = set(node_rows.silent(connection, now, boot))
+        now, boot = self._clock.lease_now(), self._boot
+        with self._store.ask() as questions:
+            expired = set(run_rows.expired(questions, now, boot))
+            orphans = cancels.orphaned_slots(questions, now, boot)
+            silent = set(node_rows.silent(questions, now, boot))
         self._free_slots(orphans & self._orphans)
         self._orphans = orphans
         lost = expired & self._suspects
@@ -246,6 +246,10 @@ class Keeper:
         if orphans:
             with self._store.write() as connection:
                 cancels.free_slots(connection, orphans)
+
+    def _unwanted(self, held: Iterable[tuple[int, int]]) -> list[Run]:
+        with self._store.read() as connection:
+            return cancels.requests(connection, [id_ for id_, _ in held])
 
     def _cancel(self, unwanted: list[Run]) -> None:
         """End the runs of this node that somebody has cancelled."""

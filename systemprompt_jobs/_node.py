@@ -15,6 +15,7 @@ import structlog
 
 from . import _durations
 from ._claim import Claimer
+from ._clock import Steps
 from ._declare import GIVE_UP, error_type_name
 from ._doubt import twice
 from ._interrupt import Interrupter
@@ -126,6 +127,7 @@ class LiveNode:
         }
         self._sizes = {name: executor.size for name, executor in executors.items()}
         self._clock = clock = store.clock(clock)
+        self._steps = Steps(clock)
         self._log = structlog.get_logger("systemprompt_jobs")
         self._changed = threading.Condition()
         self._awaited: dict[int, SimpleQueue[Run]] = {}
@@ -213,7 +215,7 @@ class LiveNode:
         outage = Outage(self._observer, clock)
         self._record_loop = crew.loop("record", self._recorder.step, clock, outage)
         self._keep_loop = crew.loop(
-            *("keep", self._keeper.step, clock, outage),
+            *("keep", self._keep, clock, outage),
             overslept=self._overslept,
             backoff_s=lease_s / 3,  # or others, back first, look twice and bury this node
         )
@@ -514,6 +516,12 @@ class LiveNode:
         if self._new_plans is plans:  # not yet others
             self._new_plans = None
         self._observer.put("configuration_reloaded", node=self.node, problems=())
+
+    def _keep(self) -> float | None:
+        """Keep, and have the claims that wait for an instant know of another time."""
+        if self._steps.noticed():
+            self._claim_loop.wake()
+        return self._keeper.step()
 
     def _claim(self) -> float | None:
         if self._new_plans is not None:
