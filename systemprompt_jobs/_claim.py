@@ -19,7 +19,7 @@ from ._store import jobs as job_rows
 from ._store import plans as plan_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
-from ._whose import fingerprint, is_older, set_hash
+from ._whose import fingerprint, is_older, set_hash, whole_seconds
 from .model import EMPTY, CatchUp, Problem, State, Trigger
 
 if TYPE_CHECKING:
@@ -168,10 +168,18 @@ class Claimer:
         The ticks that were due under another plan are settled under that plan first, in the
         same transaction. After a StoreError it may be called again.
         """
+        ordered = sorted(ids)
+        for start in range(0, len(ordered), _BATCH):
+            self._take_on_some(ordered[start : start + _BATCH], stands_by, unburied=unburied)
+
+    def _take_on_some(
+        self, ids: Sequence[str], stands_by: Callable[[Standing], bool], *, unburied: bool
+    ) -> None:
         self._settle_doubt()
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
-            job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in ids])
+            new = job_rows.unknown(connection, ids)
+            job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in new])
             rows = job_rows.lock(connection, ids, skip_locked=False)
             rows |= self._inherit(connection, rows, now)
             # Of now: nobody else decides meanwhile.
@@ -184,7 +192,12 @@ class Claimer:
             next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
-                [self.row(self._plans[id_]) | {"next_tick": n} for id_, n in next_ticks.items()],
+                [
+                    self.row(self._plans[id_])
+                    | {"next_tick": next_tick, "revision": taken[id_].revision + 1}
+                    for id_, next_tick in next_ticks.items()
+                    if not self._stands(taken[id_], standing[id_], next_tick)
+                ],
             )
         for id_, row in rows.items():
             in_force = id_ in taken or self._owns(row)
@@ -192,6 +205,20 @@ class Claimer:
             tick = now if odd else next_ticks.get(id_, row.next_tick)
             self._follow(id_, tick, in_force=in_force)
         self._took(claimed)
+
+    def _stands(self, row: JobRow, standing: Standing, next_tick: datetime | None) -> bool:
+        """Return whether a row has been written by this plan: then a start leaves it alone."""
+        plan = self._plans[row.id]
+        return (
+            row.revision > 0
+            and row.next_tick == next_tick
+            and row.schedule == (plan.schedule.text if plan.schedule else "")
+            and row.timezone == plan.timezone
+            and (row.fingerprint, row.catch_up) == (self._fingerprints[row.id], plan.catch_up)
+            and row.catchup_window == whole_seconds(plan.catchup_window)
+            and standing.distribution == plan.extension.distribution
+            and standing.version == plan.extension.version
+        )
 
     def _follow(self, id_: str, tick: datetime | None, *, in_force: bool) -> None:
         """Have a job on the agenda, or stand by while another plan is in force for it."""
@@ -228,9 +255,7 @@ class Claimer:
             self._follow(id_, standing.next_tick, in_force=in_force)
             if not in_force and self._prevails(standing):
                 free.append(id_)
-        for start in range(0, len(free), _BATCH):
-            batch = free[start : start + _BATCH]
-            self._take_on(batch, lambda other: not self._prevails(other), unburied=True)
+        self._take_on(free, lambda other: not self._prevails(other), unburied=True)
         self._schedulers = schedulers
         self._reviewed = self._clock.monotonic()
 
