@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -71,7 +72,7 @@ def make_plans(settings: Settings, collection: Collection, parse: Parse) -> tupl
 
 
 _OWN = frozenset({"name", "description", "tags", "aliases", "parameters", "concurrency"})
-_SHARED = tuple(name for name in Job.__dataclass_fields__ if name not in _OWN)
+_shared = operator.attrgetter(*(name for name in Job.__dataclass_fields__ if name not in _OWN))
 
 
 def _kind(collected: CollectedJob) -> Hashable:
@@ -80,8 +81,7 @@ def _kind(collected: CollectedJob) -> Hashable:
     Where one function stands behind ten thousand jobs, they are planned once.
     """
     job = collected.job
-    values = (getattr(job, name) for name in _SHARED)
-    kind = (collected.extension, repr(job.parameters), repr(job.concurrency), *values)
+    kind = (collected.extension, repr(job.parameters), repr(job.concurrency), _shared(job))
     try:
         hash(kind)
     except TypeError:  # a schedule of a plugin's, say

@@ -52,6 +52,10 @@ def schedule(root: str, count: int, text: str) -> None:
     environ = {"SYSTEMPROMPT_PLUGINS": ""}
     with Runtime(root, plugins=[Many(count, text)], environ=environ):
         print("started", flush=True)
+        sys.stdin.readline()
+        print(time.process_time(), flush=True)
+        sys.stdin.readline()
+        print(time.process_time(), flush=True)
         sys.stdin.read()
 
 
@@ -64,7 +68,7 @@ def main(count: int, nodes: int) -> None:
         Path(root, "profile.yaml").write_text(profile, "utf-8")
         # It is in their schedule, so it must be known before they start.
         tick = datetime.now(UTC).replace(microsecond=0)
-        tick += timedelta(seconds=LEAD_S + nodes * (5 + count / 1000))
+        tick += timedelta(seconds=LEAD_S + nodes * (5 + count / 2000))
         text = f"{tick:%S %M %H} * * *"
         command = [
             sys.executable,
@@ -92,9 +96,31 @@ def main(count: int, nodes: int) -> None:
         assert left_s > 0, "the starts took longer than planned: take fewer jobs"
         with psycopg.connect(server.url("postgres").replace("+psycopg", "")) as connection:
             connection.autocommit = True
+            before = cpu_s(children), transactions(connection)
             watch(connection, round(tick.timestamp() * 1_000_000), count)
+            after = cpu_s(children), transactions(connection)
+        print(
+            f"\nCPU of all schedulers from {LEAD_S} s before: {after[0] - before[0]:.2f} s,",
+            end=" ",
+        )
+        print(f"transactions {after[1] - before[1]:,}")
         for child in children:
             child.stdin.close()  # type: ignore[union-attr]
+
+
+def cpu_s(children: list[subprocess.Popen[bytes]]) -> float:
+    """Return the CPU time that the schedulers have used, in seconds."""
+    for child in children:
+        child.stdin.write(b"\n")  # type: ignore[union-attr]
+        child.stdin.flush()  # type: ignore[union-attr]
+    return sum(float(child.stdout.readline()) for child in children)  # type: ignore[union-attr, misc]
+
+
+def transactions(connection: psycopg.Connection) -> int:
+    """Return how many the server has ended; sessions tell it about once a second."""
+    time.sleep(1.5)
+    sql = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'"
+    return int((connection.execute(sql).fetchone() or (0,))[0])
 
 
 def watch(connection: psycopg.Connection, tick: int, count: int) -> None:
