@@ -68,7 +68,7 @@ def main(count: int, nodes: int) -> None:
         Path(root, "profile.yaml").write_text(profile, "utf-8")
         # It is in their schedule, so it must be known before they start.
         tick = datetime.now(UTC).replace(microsecond=0)
-        tick += timedelta(seconds=LEAD_S + nodes * (5 + count / 2000))
+        tick += timedelta(seconds=LEAD_S + nodes * (10 + count / 1000))
         text = f"{tick:%S %M %H} * * *"
         command = [
             sys.executable,
@@ -91,7 +91,8 @@ def main(count: int, nodes: int) -> None:
                     )
                 )
             )
-            children[-1].stdout.readline()  # type: ignore[union-attr]
+        for child in children:
+            child.stdout.readline()  # type: ignore[union-attr]
         left_s = (tick - datetime.now(UTC)).total_seconds()
         assert left_s > 0, "the starts took longer than planned: take fewer jobs"
         with psycopg.connect(server.url("postgres").replace("+psycopg", "")) as connection:
