@@ -585,8 +585,8 @@ class LiveNode:
             self._prune_loop.stop()
         self._give_back_unstarted()
         self._wait_for_runs(grace_s)
-        for far in self._far.values():
-            far.close()
+        for name in self._far:
+            self._close(name)
         after = f"{grace_s:g} s after the scheduler" if grace_s else "when its process"
         self._cut_off(f"still running {after} was told to stop")
         self._interrupt_loop.stop()
@@ -602,10 +602,16 @@ class LiveNode:
             self._changed.notify_all()
         self._tap.detach()
         for name in self._executors.keys() - self._far.keys():
-            self._executors[name].close()
+            self._close(name)
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
         self._observer.drain(DRAIN_S)
+
+    def _close(self, pool: str) -> None:
+        try:
+            self._executors[pool].close()
+        except Exception:  # noqa: BLE001  # a plugin's: the rest is taken down all the same
+            self._log.exception("close_failed", pool=pool)
 
     def _leave(self) -> None:
         self._keeper.leave()

@@ -79,18 +79,11 @@ def main(count: int, nodes: int) -> None:
             str(count),
             text,
         ]
-        children = []
-        for _ in range(nodes):
-            children.append(
-                stack.enter_context(
-                    subprocess.Popen(
-                        command,
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.DEVNULL,
-                    )
-                )
-            )
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        children = [
+            stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL, **pipes))
+            for _ in range(nodes)
+        ]
         for child in children:
             child.stdout.readline()  # type: ignore[union-attr]
         left_s = (tick - datetime.now(UTC)).total_seconds()

@@ -93,6 +93,14 @@ def count_all(machine: Machine, took: Counter[str]) -> None:
     """Count statements, commits, claims, and those claims that found nothing left."""
     engine = machine.runtime._store._open()
     event.listen(engine, "before_cursor_execute", lambda *_: took.update(["statements"]))
+    questions = machine.runtime._store._questions
+    execute = questions.execute
+
+    def asked(*question: Any) -> Any:
+        took.update(["statements"])
+        return execute(*question)
+
+    questions.execute = asked
     event.listen(engine, "commit", lambda _: took.update(["commits"]))
     claimer = machine.live._claimer
     claim = claimer._claim
