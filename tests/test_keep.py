@@ -241,9 +241,9 @@ def test_a_slow_heartbeat_brings_no_two_looks_together(store, clock, monkeypatch
     run = dead.hold(running=True)
     pass_time(clock, LEASE_S - 1, alive)
     beat = alive.keeper._beat
-    monkeypatch.setattr(alive.keeper, "_beat", lambda: (clock.advance(9), beat())[1])
+    monkeypatch.setattr(alive.keeper, "_beat", lambda: (beat(), clock.advance(9)))
     clock.advance(2)
-    alive.keeper.step()  # the first look, 9 s after the heartbeat was due
+    alive.keeper.step()  # the first look, 9 s after the heartbeat was sent
     monkeypatch.undo()
     pass_time(clock, LEASE_S / 3 - 1, alive)
     assert alive.run_of(run).state is State.RUNNING
