@@ -8,6 +8,7 @@ tick, on the database's clock; a tick is claimed when its row is committed, `pen
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import structlog
 
 from systemprompt_jobs import Job, JobExtension, Runtime, job
 from tests.postgresql import Server
@@ -49,6 +51,7 @@ class Many(JobExtension):
 
 def schedule(root: str, count: int, text: str) -> None:
     """Be one of the schedulers until the parent closes the pipe."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     environ = {"SYSTEMPROMPT_PLUGINS": ""}
     with Runtime(root, plugins=[Many(count, text)], environ=environ):
         print("started", flush=True)
