@@ -19,7 +19,7 @@ from ._store import jobs as job_rows
 from ._store import plans as plan_rows
 from ._store import runs as run_rows
 from ._store.schema import micros
-from ._whose import fingerprint, is_older, set_hash
+from ._whose import fingerprint, is_older, set_hash, whole_seconds
 from .model import EMPTY, CatchUp, Problem, State, Trigger
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 AHEAD = timedelta(milliseconds=250)
 """How far ahead of its time a tick is claimed, so that its function starts on the instant."""
-
-_LONGEST_WAIT_S = 1.0
-"""Look at the wall clock this often: it may be stepped, and the machine may sleep."""
 
 _LATE = timedelta(seconds=1)
 """A job that catches up on all its ticks waits with later ones until the run before has ended."""
@@ -171,10 +168,18 @@ class Claimer:
         The ticks that were due under another plan are settled under that plan first, in the
         same transaction. After a StoreError it may be called again.
         """
+        ordered = sorted(ids)
+        for start in range(0, len(ordered), _BATCH):
+            self._take_on_some(ordered[start : start + _BATCH], stands_by, unburied=unburied)
+
+    def _take_on_some(
+        self, ids: Sequence[str], stands_by: Callable[[Standing], bool], *, unburied: bool
+    ) -> None:
         self._settle_doubt()
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
-            job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in ids])
+            new = job_rows.unknown(connection, ids)
+            job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in new])
             rows = job_rows.lock(connection, ids, skip_locked=False)
             rows |= self._inherit(connection, rows, now)
             # Of now: nobody else decides meanwhile.
@@ -187,7 +192,12 @@ class Claimer:
             next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
-                [self.row(self._plans[id_]) | {"next_tick": n} for id_, n in next_ticks.items()],
+                [
+                    self.row(self._plans[id_])
+                    | {"next_tick": next_tick, "revision": taken[id_].revision + 1}
+                    for id_, next_tick in next_ticks.items()
+                    if not self._stands(taken[id_], standing[id_], next_tick)
+                ],
             )
         for id_, row in rows.items():
             in_force = id_ in taken or self._owns(row)
@@ -195,6 +205,20 @@ class Claimer:
             tick = now if odd else next_ticks.get(id_, row.next_tick)
             self._follow(id_, tick, in_force=in_force)
         self._took(claimed)
+
+    def _stands(self, row: JobRow, standing: Standing, next_tick: datetime | None) -> bool:
+        """Return whether a row has been written by this plan: then a start leaves it alone."""
+        plan = self._plans[row.id]
+        return (
+            row.revision > 0
+            and row.next_tick == next_tick
+            and row.schedule == (plan.schedule.text if plan.schedule else "")
+            and row.timezone == plan.timezone
+            and (row.fingerprint, row.catch_up) == (self._fingerprints[row.id], plan.catch_up)
+            and row.catchup_window == whole_seconds(plan.catchup_window)
+            and standing.distribution == plan.extension.distribution
+            and standing.version == plan.extension.version
+        )
 
     def _follow(self, id_: str, tick: datetime | None, *, in_force: bool) -> None:
         """Have a job on the agenda, or stand by while another plan is in force for it."""
@@ -215,9 +239,13 @@ class Claimer:
 
         Plans are compared anew only where schedulers have come or gone.
         """
+        lease_now = self._clock.lease_now()
+        with self._store.ask() as questions:
+            schedulers = plan_rows.schedulers(questions, lease_now, self._boot)
+        if schedulers == self._schedulers and not self._superseded:
+            self._reviewed = self._clock.monotonic()
+            return
         with self._store.read() as connection:
-            lease_now = self._clock.lease_now()
-            schedulers = plan_rows.schedulers(connection, lease_now, self._boot)
             if schedulers != self._schedulers:
                 self._superseded |= plan_rows.replaced(connection, set_hash(self._fingerprints))
             found = self._standing(connection, self._superseded, unburied=True)
@@ -227,9 +255,7 @@ class Claimer:
             self._follow(id_, standing.next_tick, in_force=in_force)
             if not in_force and self._prevails(standing):
                 free.append(id_)
-        for start in range(0, len(free), _BATCH):
-            batch = free[start : start + _BATCH]
-            self._take_on(batch, lambda other: not self._prevails(other), unburied=True)
+        self._take_on(free, lambda other: not self._prevails(other), unburied=True)
         self._schedulers = schedulers
         self._reviewed = self._clock.monotonic()
 
@@ -283,7 +309,10 @@ class Claimer:
             return None
 
     def step(self) -> float | None:
-        """Claim what is due; return the seconds until there may be more."""
+        """Claim what is due; return the seconds until there may be more.
+
+        Whoever notices that the clock was stepped calls again.
+        """
         self._busy = False
         now = self._clock.now()
         if now < self._newest - FAR:
@@ -329,7 +358,7 @@ class Claimer:
         if first is None:
             return max(until, 0.0)
         due = (first - AHEAD - self._clock.now()).total_seconds()
-        return min(max(due, _BUSY_WAIT_S if self._busy else 0.0), max(until, 0.0), _LONGEST_WAIT_S)
+        return min(max(due, _BUSY_WAIT_S if self._busy else 0.0), max(until, 0.0))
 
     def look(self, job_ids: Iterable[str]) -> None:
         """Look at these jobs at the next step: somebody has changed them. Any thread may call."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import threading
+
+    from .interfaces import Clock
+
+_STEP = timedelta(milliseconds=50)
+"""Less of a change is drift: no wait is as long as to make more of that."""
 
 
 class SystemClock:
@@ -25,6 +30,22 @@ class SystemClock:
     def wait(self, condition: threading.Condition, seconds: float | None) -> None:
         """Wait on the held condition."""
         condition.wait(seconds)
+
+
+class Steps:
+    """Notices that a wall clock was stepped, or that the machine slept."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lead = self._measured()
+
+    def noticed(self) -> bool:
+        """Return whether it was since this was asked last."""
+        before, self._lead = self._lead, self._measured()
+        return abs(self._lead - before) > _STEP
+
+    def _measured(self) -> datetime:
+        return self._clock.now() - timedelta(seconds=self._clock.monotonic())
 
 
 def boot_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import reprlib
 from datetime import timedelta
@@ -45,6 +46,7 @@ def text(value: timedelta) -> str:
     return "".join(parts) + (f"{seconds:g}s" if seconds or not parts else "")
 
 
+@functools.lru_cache(maxsize=1024)
 def _from_text(text: str) -> timedelta | None:
     if _SECONDS.fullmatch(text):
         return _from_parts({"seconds": float(text)})

@@ -84,7 +84,7 @@ class Keeper:
         self._skewed = False
         self._doubt = Doubt(store)
         self._crowded: AbstractSet[str] = frozenset()
-        self._renewed = float("-inf")
+        self._renewed = self._looked = float("-inf")
         self._values: dict[str, Any] = {}
         self._suspects: set[tuple[int, int, int]] = set()
         self._silent: set[tuple[Node, int]] = set()
@@ -128,7 +128,7 @@ class Keeper:
         # Not before its node can be seen: sets that no node names are pruned.
         with self._store.write() as connection:
             plan_rows.add_set(connection, self._job_set, self._fingerprints)
-        self._renewed = sent
+        self._renewed = self._looked = sent
         self._compare_clocks()
 
     def _enter(self, connection: Connection, now: datetime) -> None:
@@ -160,13 +160,14 @@ class Keeper:
             self._tell(self._doubt.settle())
             if self._clock.monotonic() >= self._renewed + self._lease_s / 3:
                 self._beat()
+            if self._until_look() <= 0:
                 self._look_for_the_dead()
             held = self._held()
             self._count_sent()
-            with self._store.read() as connection:
-                unwanted = cancels.requests(connection, [id_ for id_, _ in held]) if held else []
-                news = polls.look(connection, self._job_set, self._clock.now())
-            self._cancel(unwanted)
+            if held:
+                self._cancel(self._unwanted(held))
+            with self._store.ask() as questions:
+                news = polls.look(questions, self._job_set, self._clock.now())
             self._take_pending(waits=news.pending)
             self._watch(news.audit)
         except Exception:
@@ -174,7 +175,14 @@ class Keeper:
             self._silent.clear()
             self._orphans.clear()
             raise
-        return min(_PENDING_EVERY_S, self._lease_s / 3)
+        return min(_PENDING_EVERY_S, max(0.0, self._until_look()))
+
+    def _until_look(self) -> float:
+        """Return the seconds until the next look for the dead.
+
+        They count from the last one's answers: a slow heartbeat brings no two looks together.
+        """
+        return self._looked + self._lease_s / 3 - self._clock.monotonic()
 
     def _beat(self) -> None:
         sent = self._clock.monotonic()
@@ -209,11 +217,12 @@ class Keeper:
 
     def _look_for_the_dead(self) -> None:
         """Take for dead what was silent at the last look too, and settle what it has left."""
-        with self._store.read() as connection:
-            now, boot = self._clock.lease_now(), self._boot
-            expired = set(run_rows.expired(connection, now, boot))
-            orphans = cancels.orphaned_slots(connection, now, boot)
-            silent = set(node_rows.silent(connection, now, boot))
+        now, boot = self._clock.lease_now(), self._boot
+        with self._store.ask() as questions:
+            expired = set(run_rows.expired(questions, now, boot))
+            orphans = cancels.orphaned_slots(questions, now, boot)
+            silent = set(node_rows.silent(questions, now, boot))
+        self._looked = self._clock.monotonic()
         self._free_slots(orphans & self._orphans)
         self._orphans = orphans
         lost = expired & self._suspects
@@ -246,6 +255,10 @@ class Keeper:
         if orphans:
             with self._store.write() as connection:
                 cancels.free_slots(connection, orphans)
+
+    def _unwanted(self, held: Iterable[tuple[int, int]]) -> list[Run]:
+        with self._store.read() as connection:
+            return cancels.requests(connection, [id_ for id_, _ in held])
 
     def _cancel(self, unwanted: list[Run]) -> None:
         """End the runs of this node that somebody has cancelled."""

@@ -15,6 +15,7 @@ import structlog
 
 from . import _durations
 from ._claim import Claimer
+from ._clock import Steps
 from ._declare import GIVE_UP, error_type_name
 from ._doubt import twice
 from ._interrupt import Interrupter
@@ -126,6 +127,7 @@ class LiveNode:
         }
         self._sizes = {name: executor.size for name, executor in executors.items()}
         self._clock = clock = store.clock(clock)
+        self._steps = Steps(clock)
         self._log = structlog.get_logger("systemprompt_jobs")
         self._changed = threading.Condition()
         self._awaited: dict[int, SimpleQueue[Run]] = {}
@@ -213,7 +215,7 @@ class LiveNode:
         self._outage = outage = Outage(self._observer, clock)
         self._record_loop = crew.loop("record", self._recorder.step, clock, outage)
         self._keep_loop = crew.loop(
-            *("keep", self._keeper.step, clock, outage),
+            *("keep", self._keep, clock, outage),
             overslept=self._overslept,
             backoff_s=lease_s / 3,  # or others, back first, look twice and bury this node
         )
@@ -516,6 +518,12 @@ class LiveNode:
             self._new_plans = None
         self._observer.put("configuration_reloaded", node=self.node, problems=())
 
+    def _keep(self) -> float | None:
+        """Keep, and have the claims that wait for an instant know of another time."""
+        if self._steps.noticed():
+            self._claim_loop.wake()
+        return self._keeper.step()
+
     def _claim(self) -> float | None:
         if self._new_plans is not None:
             self._go_on_by(self._new_plans)
@@ -578,8 +586,8 @@ class LiveNode:
             self._prune_loop.stop()
         self._give_back_unstarted()
         self._wait_for_runs(grace_s)
-        for far in self._far.values():
-            far.close()
+        for name in self._far:
+            self._close(name)
         after = f"{grace_s:g} s after the scheduler" if grace_s else "when its process"
         self._cut_off(f"still running {after} was told to stop")
         self._interrupt_loop.stop()
@@ -595,10 +603,16 @@ class LiveNode:
             self._changed.notify_all()
         self._tap.detach()
         for name in self._executors.keys() - self._far.keys():
-            self._executors[name].close()
+            self._close(name)
         if self._ticking:
             self._observer.put("scheduler_stopped", node=self.node)
         self._observer.drain(DRAIN_S)
+
+    def _close(self, pool: str) -> None:
+        try:
+            self._executors[pool].close()
+        except Exception:  # noqa: BLE001  # a plugin's: the rest is taken down all the same
+            self._log.exception("close_failed", pool=pool)
 
     def _leave(self) -> None:
         self._keeper.leave()

@@ -19,7 +19,7 @@ from .errors import ParameterError
 from .secrets import is_secret, reveal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pydantic import TypeAdapter
 
@@ -43,7 +43,8 @@ class _Signature:
     parameters: Mapping[str, _Parameter]
 
 
-_signatures: weakref.WeakKeyDictionary[Job[..., Any], _Signature] = weakref.WeakKeyDictionary()
+_signatures: weakref.WeakKeyDictionary[Callable[..., Any], _Signature] = weakref.WeakKeyDictionary()
+"""By function: many jobs may have one."""
 
 
 def takes_context(job: Job[..., Any]) -> bool:
@@ -127,9 +128,9 @@ def near(name: str, candidates: Iterable[str]) -> str:
 
 
 def _signature(job: Job[..., Any]) -> _Signature:
-    if job not in _signatures:
-        _signatures[job] = _inspect(job)
-    return _signatures[job]
+    if job.function not in _signatures:
+        _signatures[job.function] = _inspect(job)
+    return _signatures[job.function]
 
 
 def _inspect(job: Job[..., Any]) -> _Signature:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
-    from .model import Plan
+    from .model import CatchUp, Overlap, Plan
 
 _VERSION = re.compile(
     r"(?:(\d+)!)?(\d+(?:\.\d+)*)"  # epoch, release
@@ -34,11 +34,20 @@ def fingerprint(plan: Plan) -> str:
     A disabled job has no ticks, whatever its schedule.
     """
     schedule = plan.schedule.text if plan.enabled and plan.schedule else ""
-    window = whole_seconds(plan.catchup_window)
-    parts = (
-        *(schedule, plan.timezone, plan.overlap, plan.splay, plan.catch_up, window),
-        zone_data_version(),
-    )
+    policies = (plan.overlap, plan.splay, plan.catch_up, plan.catchup_window)
+    return _mark(schedule, plan.timezone, policies, zone_data_version())
+
+
+@functools.lru_cache(maxsize=4096)
+def _mark(
+    schedule: str,
+    timezone: str,
+    policies: tuple[Overlap, timedelta, CatchUp, timedelta],
+    zone_data: str,
+) -> str:
+    """Return the digest: one text for all jobs that share it."""
+    overlap, splay, catch_up, window = policies
+    parts = (schedule, timezone, overlap, splay, catch_up, whole_seconds(window), zone_data)
     return _digest("|".join(map(str, parts)))
 
 

@@ -83,6 +83,10 @@ LintCode = Literal[
 """What `check` finds suspicious in a valid configuration; see `docs/reference/commands.md`."""
 
 
+_HIDDEN = ("__module__", "__doc__", "__annotations__")
+"""What a job would have of its class, were it not set."""
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Job(Generic[P, R_co]):
     """What a plugin declares: a function and its author's defaults.
@@ -119,13 +123,24 @@ class Job(Generic[P, R_co]):
     executor: str | None = None
 
     def __post_init__(self) -> None:
-        # What functools.update_wrapper does, past the frozen __setattr__.
-        for attribute in functools.WRAPPER_ASSIGNMENTS:
+        # What functools.update_wrapper does, past the frozen __setattr__; see __getattr__.
+        for attribute in _HIDDEN:
             if hasattr(self.function, attribute):
-                vars(self)[attribute] = getattr(self.function, attribute)
-        vars(self)["__wrapped__"] = self.function
+                object.__setattr__(self, attribute, getattr(self.function, attribute))
         if self.is_async:
-            vars(self).update(_coroutine_mark())
+            for attribute, mark in _coroutine_mark().items():
+                object.__setattr__(self, attribute, mark)
+
+    if not TYPE_CHECKING:  # it would let every name pass
+
+        def __getattr__(self, name: str) -> Any:
+            # Not stored: Python shares the keys of objects with up to 30 attributes, and a job
+            # with more takes five times the memory.
+            if name == "__wrapped__":
+                return self.function
+            if name in functools.WRAPPER_ASSIGNMENTS:
+                return getattr(self.function, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:  # noqa: D102  # the function's
         return self.function(*args, **kwargs)
@@ -147,7 +162,12 @@ class Job(Generic[P, R_co]):
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         if code is None:
             return Place()
-        return Place(Path(code.co_filename), code.co_firstlineno)
+        return _place(code.co_filename, code.co_firstlineno)
+
+
+@functools.lru_cache(maxsize=4096)
+def _place(file: str, line: int) -> Place:
+    return Place(Path(file), line)
 
 
 def _coroutine_mark() -> dict[str, Any]:

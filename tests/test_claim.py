@@ -84,9 +84,9 @@ def test_the_wait_ends_when_the_next_tick_may_be_claimed(store, clock):
     assert scheduler.claimer.step() == pytest.approx(1 - AHEAD.total_seconds())
 
 
-def test_the_wall_clock_is_looked_at_every_second_however_far_the_next_tick_is(store, clock):
+def test_however_far_the_next_tick_is_others_are_looked_for_each_third_of_a_lease(store, clock):
     scheduler = Scheduler(store, clock, make_plan(schedule="0 0 0 1 1 *")).install()
-    assert scheduler.claimer.step() == 1
+    assert scheduler.claimer.step() == 10
 
 
 def test_without_a_schedule_there_is_nothing_to_wait_for_but_what_other_nodes_do(store, clock):
@@ -278,7 +278,7 @@ def test_a_node_whose_clock_is_ahead_claims_nothing_early_and_waits(make_store):
         due = datetime.now(UTC) + timedelta(minutes=30)
         connection.execute(job_table.update().values(next_tick=due))
     scheduler.claimer._agenda.set(plan.id, due)
-    assert scheduler.claimer.step() == 1
+    assert scheduler.claimer.step() > 1
     assert scheduler.taken == []
 
 

@@ -236,6 +236,21 @@ def test_a_lease_renewed_between_two_looks_saves_the_run(store, clock):
     assert alive.run_of(run).state is State.RUNNING
 
 
+def test_a_slow_heartbeat_brings_no_two_looks_together(store, clock, monkeypatch):
+    dead, alive = Node(store, clock), Node(store, clock)
+    run = dead.hold(running=True)
+    pass_time(clock, LEASE_S - 1, alive)
+    beat = alive.keeper._beat
+    monkeypatch.setattr(alive.keeper, "_beat", lambda: (beat(), clock.advance(9)))
+    clock.advance(2)
+    alive.keeper.step()  # the first look, 9 s after the heartbeat was sent
+    monkeypatch.undo()
+    pass_time(clock, LEASE_S / 3 - 1, alive)
+    assert alive.run_of(run).state is State.RUNNING
+    pass_time(clock, 1, alive)
+    assert alive.run_of(run).state is State.LOST
+
+
 def test_the_wall_clock_has_no_say_in_leases(store, clock):
     one, two = Node(store, clock), Node(store, clock)
     run = one.hold(running=True)

@@ -394,7 +394,7 @@ def test_a_paused_job_is_not_looked_at_again_and_again(site, monkeypatch):
     monkeypatch.setattr(node.claimer, "_claim", lambda due: looks.append(due) or [])
     for _ in range(60):
         site.clock.advance(1)
-        assert node.claimer.step() == 1
+        assert node.claimer.step() >= 1
     assert looks == []
 
 

@@ -10,11 +10,12 @@ import pytest
 from packaging.version import Version
 from sqlalchemy import select
 
-from systemprompt_jobs import _whose
+from systemprompt_jobs import _claim, _whose
 from systemprompt_jobs._calendar import cron, parse
 from systemprompt_jobs._claim import Claimer
 from systemprompt_jobs._keep import Keeper
 from systemprompt_jobs._node import new_node
+from systemprompt_jobs._store import jobs as job_rows
 from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store.schema import job as job_table
@@ -331,6 +332,30 @@ def test_standing_by_for_nothing_costs_one_statement_each_third_of_a_lease(store
             )
         pass_time(clock, LEASE_S, node)
     assert asked == ["schedulers"] * 3
+
+
+def test_a_start_leaves_alone_what_it_has_written_before(store, clock):
+    plans = [each_second(name="second"), make_plan("hour", HOURLY)]
+    Node(store, clock, *plans).start()
+    Node(store, clock, *plans).start()
+    assert written(store) == {"ext:second": 1, "ext:hour": 1}
+    Node(store, clock, plans[0], even_seconds(name="hour")).start()
+    assert written(store) == {"ext:second": 1, "ext:hour": 2}
+    Node(store, clock, plans[0], version="1.1").start()
+    assert written(store) == {"ext:second": 2, "ext:hour": 2}
+
+
+def written(store):
+    with store.read() as connection:
+        return {row.id: row.revision for row in job_rows.all_rows(connection).values()}
+
+
+def test_more_jobs_than_one_transaction_takes_are_all_put_in_force(store, clock, monkeypatch):
+    monkeypatch.setattr(_claim, "_BATCH", 2)
+    names = ["e", "a", "d", "b", "c"]
+    node = Node(store, clock, *(each_second(name=name) for name in names)).start()
+    pass_time(clock, 2, node)
+    assert [len(node.ticks(name)) for name in names] == [2] * 5
 
 
 ORDERED = [

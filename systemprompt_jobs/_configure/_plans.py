@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -50,14 +52,41 @@ def make_plans(settings: Settings, collection: Collection, parse: Parse) -> tupl
     of `settings.problems` and of the entries, in file order.
     """
     matches = match_entries(settings, collection)
-    drafts = [
-        _Draft(job, settings, matches.entries.get(job.id, ()), parse) for job in collection.jobs
-    ]
-    plans = tuple(draft.plan(collection.degraded.get(draft.id)) for draft in drafts)
-    mistakes = (mistake for draft in drafts for mistake in draft.mistakes)
+    mistakes: list[Problem] = []
+    plans: list[Plan] = []
+    alike: dict[Hashable, Plan] = {}
+    for job in collection.jobs:
+        id_ = job.id
+        kind = None if id_ in matches.entries or id_ in collection.degraded else _kind(job)
+        if kind in alike:
+            plans.append(replace(alike[kind], id=id_, job=job.job))
+            continue
+        draft = _Draft(job, settings, matches.entries.get(id_, ()), parse)
+        plans.append(draft.plan(collection.degraded.get(id_)))
+        mistakes += draft.mistakes
+        if kind is not None and not (draft.flaws or draft.mistakes):
+            alike[kind] = plans[-1]
     if problems := (*settings.problems, *matches.problems, *mistakes):
         raise ConfigurationError(in_file_order(problems))
-    return plans
+    return tuple(plans)
+
+
+_OWN = frozenset({"name", "description", "tags", "aliases", "parameters", "concurrency"})
+_shared = operator.attrgetter(*(name for name in Job.__dataclass_fields__ if name not in _OWN))
+
+
+def _kind(collected: CollectedJob) -> Hashable:
+    """Return what is the same for jobs whose plans differ in id and job alone, None if unknown.
+
+    Where one function stands behind ten thousand jobs, they are planned once.
+    """
+    job = collected.job
+    kind = (collected.extension, repr(job.parameters), repr(job.concurrency), _shared(job))
+    try:
+        hash(kind)
+    except TypeError:  # a schedule of a plugin's, say
+        return None
+    return kind
 
 
 def make_warnings(settings: Settings, collection: Collection) -> tuple[Problem, ...]:
@@ -159,12 +188,11 @@ class _Draft:
     def _policy(self, name: str) -> Source:
         """Return the author's word, or the default that he left alone."""
         value = getattr(self._job, name)
-        plain = list(value) if isinstance(value, tuple) else value
-        if isinstance(value, Mapping):
-            plain = dict(value)
         if value == Job.__dataclass_fields__[name].default:
-            return Source(plain, "default")
-        return self._declare(plain)
+            return _default(name)
+        if isinstance(value, Mapping):
+            return self._declare(dict(value))
+        return self._declare(list(value) if isinstance(value, tuple) else value)
 
     def _declare(self, value: Any) -> Source:
         return Source(value, "job", self._job.place)
@@ -327,6 +355,13 @@ class _Draft:
             self.flaws.append(str(error))  # it names what it is about
         else:
             self.flaws.append(f"{key}: {error if isinstance(error, ValueError) else repr(error)}")
+
+
+@functools.cache
+def _default(name: str) -> Source:
+    """Return what is in force where nobody says a word, one for all jobs."""
+    value = Job.__dataclass_fields__[name].default
+    return Source(list(value) if isinstance(value, tuple) else value, "default")
 
 
 def _require_plain(name: str, value: object) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from ..model import Run
+    from ._questions import Asked
 
 _DEAD = or_(
     node.c.id.is_(None),
@@ -83,7 +84,7 @@ def free_slots(connection: Connection, strays: Iterable[tuple[int, int]]) -> Non
         )
 
 
-def orphaned_slots(connection: Connection, lease_now: int, boot: str) -> set[tuple[int, int]]:
+def orphaned_slots(connection: Asked, lease_now: int, boot: str) -> set[tuple[int, int]]:
     """Return the (run, fence) that have ended and keep slots for a thread whose node is dead.
 
     Reads the slots that are taken, and run and node of each by its key. A run that waits to be

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import select
 
 from ._bulk import insert_many, select_many, update_many
 from .schema import audit, instant, job
@@ -91,19 +91,18 @@ def add_missing(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> No
         insert_many(connection, job, names, [tuple(row.values()) for row in rows])
 
 
+def unknown(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Return those of these jobs that have no row."""
+    known = {id_ for (id_,) in select_many(connection, job, ("id",), "id", ids, "")}
+    return [id_ for id_ in ids if id_ not in known]
+
+
 def install(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the plan and the next tick of existing rows."""
     if rows:
-        connection.execute(
-            update(job)
-            .where(job.c.id == bindparam("key"))
-            .values({name: bindparam(f"new_{name}") for name in rows[0] if name != "id"})
-            .values(revision=job.c.revision + 1),
-            [
-                {"key" if name == "id" else f"new_{name}": value for name, value in row.items()}
-                for row in rows
-            ],
-        )
+        names = tuple(name for name in rows[0] if name != "id")
+        values = [(*(row[name] for name in names), row["id"]) for row in rows]
+        update_many(connection, job, ("id",), names, values)
 
 
 def advance(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

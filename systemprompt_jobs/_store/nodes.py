@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import BindParameter, ColumnElement, Connection
 
+    from ._questions import Asked
+
 _CHANGE = update(node).where(node.c.id == bindparam("key"))
 """Sets the columns that are sent with the key."""
 
@@ -30,7 +32,7 @@ _BEAT = Prepared(
 
 _STOPPED = select(node.c.stopped).where(node.c.id == bindparam("key"))
 
-_AT_WORK = node.c.kind.in_(("scheduler", "worker"))
+_AT_WORK = or_(node.c.kind == "scheduler", node.c.kind == "worker")
 
 _SILENT = select(node).where(
     _AT_WORK,
@@ -80,7 +82,7 @@ def has_stopped(connection: Connection, node_id: str) -> bool:
     return connection.execute(_STOPPED, {"key": node_id}).scalar() is not None
 
 
-def silent(connection: Connection, lease_now: int, boot: str) -> list[tuple[Node, int]]:
+def silent(connection: Asked, lease_now: int, boot: str) -> list[tuple[Node, int]]:
     """Return the schedulers and workers with their leases that ran out, of those that never left."""
     rows = connection.execute(_SILENT, {"lease_now": lease_now, "the_boot": boot})
     return [(to_node(row), row.lease_until) for row in rows]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from ._questions import Asked
+
 _LIVE = is_live(bindparam("lease_now"), bindparam("the_boot"))
 
 _NEWEST = select(func.max(node.c.started)).where(node.c.kind == "scheduler").scalar_subquery()
@@ -93,7 +95,7 @@ def replaced(connection: Connection, digest: str) -> set[str]:
     return set(rows.scalars())
 
 
-def schedulers(connection: Connection, lease_now: int, boot: str) -> frozenset[tuple[str, bool]]:
+def schedulers(connection: Asked, lease_now: int, boot: str) -> frozenset[tuple[str, bool]]:
     """Return what changes whenever a scheduler joins, leaves or dies, however soon it left."""
     rows = connection.execute(_SCHEDULERS, {"lease_now": lease_now, "the_boot": boot})
     return frozenset((row.id, bool(row.live)) for row in rows)

@@ -13,7 +13,9 @@ from .schema import Instant, audit
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Select
+
+    from ._questions import Asked
 
 
 class News(NamedTuple):
@@ -23,13 +25,13 @@ class News(NamedTuple):
     audit: int
 
 
-def look(connection: Connection, job_set: str, now: datetime) -> News:
+def look(connection: Asked, job_set: str, now: datetime) -> News:
     """Look for pending runs of a job set and for what operators did.
 
     Uses what `take_pending` does, and the primary key of `jobs_audit`.
     """
     values = {"the_set": job_set, "the_time": now}
-    row = connection.execute(_statement(), values).one()
+    (row,) = connection.execute(_statement(), values)
     return News(row.pending is not None, row.newest or 0)
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select
 
+    from ._questions import Asked
+
     T = TypeVar("T")
     When: TypeAlias = T | BindParameter[T]
 
@@ -609,7 +611,7 @@ def _at_most(room: Mapping[str, int], runs: Iterable[Run]) -> list[Run]:
     return taken
 
 
-def expired(connection: Connection, lease_now: int, boot: str) -> list[tuple[int, int, int]]:
+def expired(connection: Asked, lease_now: int, boot: str) -> list[tuple[int, int, int]]:
     """Return (run, fence, lease) of held runs whose lease has run out.
 
     A lease counts in the monotonic microseconds of one boot of the host, so one from another

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from systemprompt_jobs._node import LiveNode
     from systemprompt_jobs._observe import Observer
     from systemprompt_jobs._store import StoreClock
+    from systemprompt_jobs._store._questions import Questions
     from systemprompt_jobs.interfaces import Attempt, Clock
     from systemprompt_jobs.model import Job, Run
 
@@ -374,6 +375,13 @@ class VirtualStore(Store):
         self._fault("read")
         with super().read() as connection:
             yield connection
+
+    @contextmanager
+    def ask(self) -> Iterator[Questions]:
+        """Enter what answers small questions, which may fail."""
+        self._fault("read")
+        with super().ask() as questions:
+            yield questions
 
     def _fault(self, when: str) -> None:
         if not self._machine.reachable:

@@ -8,6 +8,7 @@ tick, on the database's clock; a tick is claimed when its row is committed, `pen
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import structlog
 
 from systemprompt_jobs import Job, JobExtension, Runtime, job
 from tests.postgresql import Server
@@ -49,9 +51,14 @@ class Many(JobExtension):
 
 def schedule(root: str, count: int, text: str) -> None:
     """Be one of the schedulers until the parent closes the pipe."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     environ = {"SYSTEMPROMPT_PLUGINS": ""}
     with Runtime(root, plugins=[Many(count, text)], environ=environ):
         print("started", flush=True)
+        sys.stdin.readline()
+        print(time.process_time(), flush=True)
+        sys.stdin.readline()
+        print(time.process_time(), flush=True)
         sys.stdin.read()
 
 
@@ -64,7 +71,7 @@ def main(count: int, nodes: int) -> None:
         Path(root, "profile.yaml").write_text(profile, "utf-8")
         # It is in their schedule, so it must be known before they start.
         tick = datetime.now(UTC).replace(microsecond=0)
-        tick += timedelta(seconds=LEAD_S + nodes * (5 + count / 1000))
+        tick += timedelta(seconds=LEAD_S + nodes * (10 + count / 1000))
         text = f"{tick:%S %M %H} * * *"
         command = [
             sys.executable,
@@ -75,26 +82,42 @@ def main(count: int, nodes: int) -> None:
             str(count),
             text,
         ]
-        children = []
-        for _ in range(nodes):
-            children.append(
-                stack.enter_context(
-                    subprocess.Popen(
-                        command,
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.DEVNULL,
-                    )
-                )
-            )
-            children[-1].stdout.readline()  # type: ignore[union-attr]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        children = [
+            stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL, **pipes))
+            for _ in range(nodes)
+        ]
+        for child in children:
+            child.stdout.readline()  # type: ignore[union-attr]
         left_s = (tick - datetime.now(UTC)).total_seconds()
         assert left_s > 0, "the starts took longer than planned: take fewer jobs"
         with psycopg.connect(server.url("postgres").replace("+psycopg", "")) as connection:
             connection.autocommit = True
+            before = cpu_s(children), transactions(connection)
             watch(connection, round(tick.timestamp() * 1_000_000), count)
+            after = cpu_s(children), transactions(connection)
+        print(
+            f"\nCPU of all schedulers from {LEAD_S} s before: {after[0] - before[0]:.2f} s,",
+            end=" ",
+        )
+        print(f"transactions {after[1] - before[1]:,}")
         for child in children:
             child.stdin.close()  # type: ignore[union-attr]
+
+
+def cpu_s(children: list[subprocess.Popen[bytes]]) -> float:
+    """Return the CPU time that the schedulers have used, in seconds."""
+    for child in children:
+        child.stdin.write(b"\n")  # type: ignore[union-attr]
+        child.stdin.flush()  # type: ignore[union-attr]
+    return sum(float(child.stdout.readline()) for child in children)  # type: ignore[union-attr, misc]
+
+
+def transactions(connection: psycopg.Connection) -> int:
+    """Return how many the server has ended; sessions tell it about once a second."""
+    time.sleep(1.5)
+    sql = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'"
+    return int((connection.execute(sql).fetchone() or (0,))[0])
 
 
 def watch(connection: psycopg.Connection, tick: int, count: int) -> None:

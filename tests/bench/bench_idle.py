@@ -2,9 +2,10 @@
 
     python -m tests.bench.bench_idle [JOBS [SECONDS]]
 
-All jobs are due once a year. Prints, for each database, the CPU time of the process per second and
-its SQL statements per second, BEGIN and COMMIT not counted. CPU time hardly depends on what else
-the machine does.
+All jobs are due once a year. Prints, for each database, the CPU time of the process per second, its
+SQL statements per second, BEGIN and COMMIT not counted, and what one look for what is due takes;
+then what two starts of so many jobs take on SQLite, and the memory beyond what a start without
+jobs has. CPU time depends less on what else the machine does than any other.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from systemprompt_jobs import Job, JobExtension, Runtime, job
+from tests.bench.bench_scaling import measured
 from tests.postgresql import Server
 from tests.support import before_statements
 
 SETTLED_S = 12
 """Until what a start leaves to do is done."""
+
+PASSES = 10_000
 
 
 def nothing() -> None:
@@ -41,20 +46,58 @@ class Many(JobExtension):
         return [job(name=f"j{n}", schedule="0 0 0 1 1 *")(nothing) for n in range(self._count)]
 
 
-def idle(url: str, count: int, seconds: float) -> tuple[float, Counter[str]]:
-    """Return the ms of CPU and the statements per second, by their first words."""
+def idle(url: str, count: int, seconds: float) -> tuple[float, Counter[str], float]:
+    """Return the ms of CPU per second, how often which statement was sent, and µs of a look."""
     said: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "profile.yaml").write_text(f"scheduler: {{database: '{url}'}}\n", "utf-8")
         environ = {"SYSTEMPROMPT_PLUGINS": ""}
         with Runtime(folder, plugins=[Many(count)], environ=environ) as runtime:
             time.sleep(SETTLED_S)
+<<<<<<< HEAD
             before_statements(runtime._store, lambda text: said.update([" ".join(text.split())]))
+||||||| 2a34ea8
+            event.listen(
+                runtime._store._open(),
+                "before_cursor_execute",
+                lambda _c, _cursor, statement, *_: said.update([" ".join(statement.split())]),
+            )
+=======
+            store = runtime._store
+            questions, execute = store._questions, store._questions.execute
+
+            def asked(statement: Any, values: Any) -> Any:
+                said.update([" ".join(str(statement).split())])
+                return execute(statement, values)
+
+            questions.execute = asked  # type: ignore[method-assign]
+            event.listen(
+                store._open(),
+                "before_cursor_execute",
+                lambda _c, _cursor, statement, *_: said.update([" ".join(statement.split())]),
+            )
+>>>>>>> idle
             began = time.process_time()
             time.sleep(seconds)
             cpu_ms = 1000 * (time.process_time() - began)
     del said["BEGIN"], said["BEGIN IMMEDIATE"]
-    return cpu_ms / seconds, said
+            began = time.thread_time()
+            for _ in range(PASSES):
+                assert runtime._live is not None
+                runtime._live._claimer._claimable(datetime.now(UTC))
+            pass_us = 1e6 * (time.thread_time() - began) / PASSES
+    return cpu_ms / seconds, said, pass_us
+
+
+def starts(count: int) -> None:
+    """Print what two starts take, and how much memory."""
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as folder:
+        _, imports, least = measured(1, empty)
+        first, again = measured(count, folder), measured(count, folder)
+    print(f"\n| {count:,} jobs | first start | later start | MB above a start with one job |")
+    print("|---|---|---|---|")
+    print(f"| s of CPU | {first[1]:.1f} | {again[1]:.1f} | {first[2] - least:.0f} |")
+    print(f"| a start with one job | {imports:.1f} | | {least:.0f} in all |")
 
 
 def main(count: int, seconds: float) -> None:
@@ -64,11 +107,14 @@ def main(count: int, seconds: float) -> None:
     with Server() as server:
         urls = {"SQLite": "sqlite:///jobs.db", "PostgreSQL": server.url("postgres")}
         found = {name: idle(url, count, seconds) for name, url in urls.items()}
-    print(f"| idle with {count:,} jobs | ms of CPU per second | statements per second |")
-    print("|---|---|---|")
-    for name, (cpu_ms, said) in found.items():
-        print(f"| {name} | {cpu_ms:.2f} | {said.total() / seconds:.2f} |")
-    for name, (_, said) in found.items():
+    print(
+        f"| idle with {count:,} jobs | ms of CPU per second | statements per second | µs a look |"
+    )
+    print("|---|---|---|---|")
+    for name, (cpu_ms, said, pass_us) in found.items():
+        print(f"| {name} | {cpu_ms:.2f} | {said.total() / seconds:.2f} | {pass_us:.1f} |")
+    starts(count)
+    for name, (_, said, _) in found.items():
         print(f"\n{name}:")
         for statement, number in said.most_common():
             print(f"  {number / seconds:.2f}/s  {statement[:150]}")

@@ -29,6 +29,38 @@ def entries(*items, head=""):
     return f"scheduler:\n  jobs:\n{head}" + "".join(f"    - {item}\n" for item in items)
 
 
+def test_jobs_of_one_function_that_are_alike_have_plans_of_their_own(folder, make_collection):
+    def function(*, limit: float | None = None): ...
+
+    def twin(name, **values):
+        return job(name=name, schedule="0 0 * * * *", **values)(function)
+
+    plain, other, late = twin("plain"), twin("other"), twin("late", timezone="Europe/Berlin")
+    one, true = twin("one", parameters={"limit": 1}), twin("true", parameters={"limit": True})
+    tight = twin("tight", concurrency={"key": "k", "limit": 1})
+    folder.write(entries("{extension: shop, job: other, enabled: false}"))
+    plans = folder.plans(make_collection(plain, other, twin("third"), late, one, true, tight))
+    assert [(id_, plan.id, plan.job.name) for id_, plan in plans.items()] == [
+        (f"shop:{name}", f"shop:{name}", name)
+        for name in ("plain", "other", "third", "late", "one", "true", "tight")
+    ]
+    assert plans["shop:third"].sources is plans["shop:plain"].sources
+    assert [plan.enabled for plan in plans.values()] == [True, False] + [True] * 5
+    assert plans["shop:late"].timezone == "Europe/Berlin"
+    assert plans["shop:third"].timezone == "UTC"
+    assert plans["shop:one"].parameters["limit"] is not plans["shop:true"].parameters["limit"]
+    assert plans["shop:tight"].concurrency == Concurrency("k", 1)
+    assert plans["shop:third"].concurrency is None
+
+
+def test_of_jobs_that_are_alike_each_is_told_what_is_wrong_with_it(folder, make_collection):
+    def function(): ...
+
+    wrong = [job(name=name, schedule="never")(function) for name in ("a", "b")]
+    problems = [plan.problem for plan in folder.plans(make_collection(*wrong)).values()]
+    assert [problem.culprit for problem in problems] == ["shop:a", "shop:b"]
+
+
 def test_without_files_the_decorator_and_the_defaults_hold(folder, cleanup):
     plan = folder.plans(cleanup)["shop:cleanup"]
     assert plan.schedule == cron("0 0 * * * *", timezone="UTC")

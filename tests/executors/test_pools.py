@@ -162,6 +162,32 @@ def test_an_executor_that_raises_fails_the_attempt_and_stops_nothing(load):
     assert run.state is State.SUCCEEDED
 
 
+def test_an_executor_that_raises_when_it_is_closed_keeps_nothing_else_from_stopping(load):
+    class Stuck(Threads):
+        def close(self):
+            super().close()
+            raise OSError("it does not stop")
+
+    class Plugin:
+        stopped = False
+
+        @hookimpl
+        def make_executor(self, kind, settings):
+            return Stuck(settings["size"]) if kind == "special" else None
+
+        @hookimpl
+        def scheduler_stopped(self):
+            self.stopped = True
+
+    plugin = Plugin()
+    pools = "mine: {kind: special, size: 1}"
+    with load(pools, "job: plain, executor: mine", plugins=[plugin]) as runtime:
+        pass
+    assert plugin.stopped
+    runtime.start()  # all that a start needs was put away
+    runtime.stop()
+
+
 def test_wrong_kinds_and_settings_are_all_told_with_their_place_and_nothing_starts(load, tmp_path):
     runtime = load(
         "a: {kind: proceses}, b: {kind: special, wrong: 5}, c: {kind: threads, sise: 2}",

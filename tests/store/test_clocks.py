@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from systemprompt_jobs._clock import Steps
 from systemprompt_jobs._store.schema import micros
 from tests.support import START, ManualClock
 
@@ -68,3 +69,14 @@ def test_the_offset_is_how_far_the_nodes_clock_is_ahead(clock):
 def test_a_start_waits_up_to_a_second_for_a_clock_that_is_behind(clock, local, ahead, waits):
     local.step((clock.now() - local.now()).total_seconds() + ahead)
     assert clock.now() - clock.reached() == timedelta(seconds=waits)
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600, 1])
+def test_a_stepped_clock_is_noticed_once(local, seconds):
+    steps = Steps(local)
+    local.advance(1000)
+    assert not steps.noticed()
+    local.step(seconds)
+    assert steps.noticed()
+    local.advance(1)
+    assert not steps.noticed()

@@ -63,6 +63,15 @@ def covered(world):
     return Counter(run.tick for run in machine.runtime.history(limit=1_000))
 
 
+def test_a_tick_that_a_stepped_clock_makes_due_runs_within_two_seconds(make):
+    world, node = make(1, lease="60s")
+    world.run_for(62)
+    node.step_clock(59.5)
+    assert not what(world, "run_started")
+    world.run_for(2)
+    assert len(what(world, "run_started")) == 1
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_wherever_a_process_dies_each_tick_is_one_row_that_comes_to_an_end(make, place):
     world, one, two = make(2, takes=lambda _: 20.0)
