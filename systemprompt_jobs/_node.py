@@ -194,7 +194,7 @@ class LiveNode:
             self._plans.keys(),
             offer=self._recorder.offer,
             refuse=self._recorder.refuse,
-            wake=lambda: self._take_loop.wake(),  # noqa: PLW0108  # made below
+            wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
         )
         self._claimer = Claimer(
             store,
@@ -211,7 +211,7 @@ class LiveNode:
         )
         pruner = Pruner(store, clock, retention, self._observer)
         outage = Outage(self._observer, clock)
-        self._record_loop = crew.loop("record", self._recorder.step, clock, outage)
+        self._record_loop = crew.loop("record", self._record, clock, outage)
         self._keep_loop = crew.loop(
             *("keep", self._keeper.step, clock, outage),
             overslept=self._overslept,
@@ -222,7 +222,6 @@ class LiveNode:
         self._interrupt_loop = crew.loop("interrupt", self._interrupter.step, clock, outage)
         self._listener = Listener(store, self._keep_loop.wake, lease_s / 3)
         self._claim_loop = crew.loop("claim", self._claim, clock, outage)
-        self._take_loop = crew.loop("take", self._taker.step, clock, outage)
         self._prune_loop = crew.loop("prune", pruner.step, clock, outage)
         self._loops = (
             self._record_loop,
@@ -230,7 +229,6 @@ class LiveNode:
             self._scribe_loop,
             self._interrupt_loop,
             self._claim_loop,
-            self._take_loop,
         )
         self._stopping = False
         self._gone = False
@@ -264,7 +262,6 @@ class LiveNode:
         """Join as a worker, for what `take` is told to run."""
         self._join("worker")
         self._observer.put("node_joined", node=self.node)
-        self._take_loop.start()
 
     def _join(self, kind: str) -> None:
         self._kind = kind
@@ -389,6 +386,11 @@ class LiveNode:
     def take(self, run_id: int, fence: int, pool: str, settled: Callable[[], None]) -> None:
         """Run what was dispatched under this fence, if it still is. Any thread may call."""
         self._taker.take((run_id, fence), pool, settled)
+
+    def _record(self) -> float | None:
+        """Write a group, then look what was sent here meanwhile: that makes the next one."""
+        seconds = self._recorder.step()
+        return 0.0 if not self._stopping and self._taker.step() else seconds
 
     def _shut(self) -> list[str]:
         """Return the pools whose workers cannot be reached."""
@@ -569,7 +571,6 @@ class LiveNode:
         does not end then.
         """
         self._stopping = True
-        self._take_loop.stop()
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
