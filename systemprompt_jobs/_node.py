@@ -421,7 +421,11 @@ class LiveNode:
             self._clock.now,
             refused=partial(self._not_sent, run),
         )
-        self._executors[run.pool].submit(attempt)
+        try:
+            self._executors[run.pool].submit(attempt)
+        except Exception as error:  # noqa: BLE001  # a plugin's
+            self._log.exception("submit_failed", job=run.job_id, run=run.id, pool=run.pool)
+            self._not_sent(run, _why_not_taken(run, error))
 
     def _not_sent(self, run: Run, why: str) -> None:
         """Give a run back; one by hand, whose command would wait for others, is answered too."""
@@ -653,8 +657,11 @@ class LiveNode:
 
 def _not_taken(run: Run, error: Exception, now: datetime) -> Report:
     types = tuple(error_type_name(kind) for kind in type(error).__mro__[:-1])
-    said = f"the executor {run.pool!r} could not take it: {text_of(error)}"
-    return Report(State.FAILED, now, now, error=clean(said), error_types=types)
+    return Report(State.FAILED, now, now, error=_why_not_taken(run, error), error_types=types)
+
+
+def _why_not_taken(run: Run, error: Exception) -> str:
+    return clean(f"the executor {run.pool!r} could not take it: {text_of(error)}")
 
 
 def _is_tick(run: Run) -> bool:
