@@ -13,25 +13,53 @@ import pytest
 from systemprompt_jobs_celery._sender import Sender
 
 from systemprompt_jobs import Runtime
-from systemprompt_jobs.model import State
+from systemprompt_jobs.model import EMPTY, State
 from tests.faults.cluster import PATIENCE_S, Cluster, wait_for
+
+LEASE = "3s"
+"""Longer than in the other fault tests: a broker, several workers and their processes start here."""
 
 
 @pytest.fixture
 def new_cluster(tmp_path):
     made = []
 
-    def new(url, **executor):
+    def new(url, pools=EMPTY, jobs=(), **executor):
         default = {"kind": "celery", "queue": tmp_path.name, "size": 4, "deadline": "2s"}
-        pools = {"default": default | {"worker": {"kind": "threads"}} | executor}
+        default |= {"worker": {"kind": "threads"}} | executor
+        executors = {"default": default, **{name: default | own for name, own in pools.items()}}
         root = tmp_path / "project"
         root.mkdir()
-        made.append(Cluster(root, url, executors=pools))
+        made.append(Cluster(root, url, executors=executors, jobs=list(jobs), lease=LEASE))
         return made[-1]
 
     yield new
     for cluster in made:
         cluster.close()
+
+
+def test_no_tick_is_lost_or_run_twice_by_bad_mail_hard_timeouts_and_nodes_that_lack_plugins(
+    new_cluster, postgresql, redis
+):
+    cluster = new_cluster(
+        postgresql,
+        broker=redis.url,
+        pools={"hard": {"queue": "hard", "size": 1, "worker": {"kind": "processes"}}},
+        jobs=[{"extension": "plugin", "job": "long", "executor": "hard", "timeout": "1s"}],
+    )
+    lacking = ("fails", "slow")  # each is there once among the schedulers, once among the workers
+    common = {"SYSTEMPROMPT_PLUGINS": "celery", "FAULTS_MAIL": "bad"}
+    cluster.ready(*[cluster.launch(**common, FAULTS_WITHOUT=job) for job in lacking])
+    killed, stopped = (worker(cluster, FAULTS_WITHOUT=job) for job in lacking)
+    wait_for(lambda: cluster.states()["timed_out"], "a function is killed, its time is up")
+    said = lambda: {*killed.events(), *stopped.events()}  # noqa: E731
+    wait_for(lambda: "run_handed_back" in said(), "a plugin is missed")
+    cluster.wait_for_starts(1)
+    killed.end(signal.SIGKILL)
+    assert stopped.end(signal.SIGTERM) == 0
+    worker(cluster)
+    cluster.wait_for_starts(5)
+    assert cluster.verdict() == []
 
 
 def worker(cluster, **environ):
