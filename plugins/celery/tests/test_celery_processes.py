@@ -27,7 +27,9 @@ def new_cluster(tmp_path):
     def new(url, pools=EMPTY, jobs=(), **executor):
         default = {"kind": "celery", "queue": tmp_path.name, "size": 4, "deadline": "2s"}
         default |= {"worker": {"kind": "threads"}} | executor
-        executors = {"default": default, **{name: default | own for name, own in pools.items()}}
+        executors = {"default": default}
+        for name, own in pools.items():
+            executors[name] = default | {"queue": f"{tmp_path.name}-{name}"} | own
         root = tmp_path / "project"
         root.mkdir()
         made.append(Cluster(root, url, executors=executors, jobs=list(jobs), lease=LEASE))
@@ -38,13 +40,23 @@ def new_cluster(tmp_path):
         cluster.close()
 
 
+def worker(cluster, **environ):
+    node = cluster.launch("worker", SYSTEMPROMPT_PLUGINS="celery", **environ)
+    node.wait_for("worker_listens")
+    return node
+
+
+def scheduler(cluster):
+    return cluster.start(SYSTEMPROMPT_PLUGINS="celery")
+
+
 def test_no_tick_is_lost_or_run_twice_by_bad_mail_hard_timeouts_and_nodes_that_lack_plugins(
     new_cluster, postgresql, redis
 ):
     cluster = new_cluster(
         postgresql,
         broker=redis.url,
-        pools={"hard": {"queue": "hard", "size": 1, "worker": {"kind": "processes"}}},
+        pools={"hard": {"size": 1, "worker": {"kind": "processes"}}},
         jobs=[{"extension": "plugin", "job": "long", "executor": "hard", "timeout": "1s"}],
     )
     lacking = ("fails", "slow")  # each is there once among the schedulers, once among the workers
@@ -60,16 +72,6 @@ def test_no_tick_is_lost_or_run_twice_by_bad_mail_hard_timeouts_and_nodes_that_l
     worker(cluster)
     cluster.wait_for_starts(5)
     assert cluster.verdict() == []
-
-
-def worker(cluster, **environ):
-    node = cluster.launch("worker", SYSTEMPROMPT_PLUGINS="celery", **environ)
-    node.wait_for("worker_listens")
-    return node
-
-
-def scheduler(cluster):
-    return cluster.start(SYSTEMPROMPT_PLUGINS="celery")
 
 
 def test_no_tick_is_lost_or_run_twice_when_workers_schedulers_and_the_broker_die(
@@ -110,9 +112,9 @@ def celery(root, *options):
         process.wait(PATIENCE_S)
 
 
-def test_a_plain_celery_worker_runs_what_is_sent_and_refuses_a_second_time(tmp_path, redis):
+def test_a_plain_celery_worker_runs_what_is_sent_once_and_kills_what_hangs(tmp_path, redis):
     executor = {"kind": "celery", "broker": redis.url, "queue": tmp_path.name, "size": 1}
-    executor |= {"worker": {"kind": "threads"}, "deadline": "60s"}
+    executor |= {"worker": {"kind": "processes"}, "deadline": "60s"}
     entries = [{"extension": "jobs", "job": "say", "overlap": "allow"}]
     scheduler = {"executors": {"default": executor}, "jobs": entries}
     scheduler |= {"local_plugins": ["jobs.py"]}
@@ -120,7 +122,9 @@ def test_a_plain_celery_worker_runs_what_is_sent_and_refuses_a_second_time(tmp_p
     config = tmp_path / "services" / "scheduler" / "config.yaml"
     config.write_text(json.dumps({"scheduler": scheduler}))
     (tmp_path / "jobs.py").write_text(
-        "from systemprompt_jobs import job\n@job\ndef say(*, text: str) -> str: return text\n"
+        "import time\nfrom systemprompt_jobs import job\n"
+        "@job\ndef say(*, text: str) -> str: return text\n"
+        "@job(timeout='1s')\ndef hangs() -> None: time.sleep(600)\n"
     )
     (tmp_path / "jobs.py").chmod(0o644)
     with (
@@ -141,4 +145,8 @@ def test_a_plain_celery_worker_runs_what_is_sent_and_refuses_a_second_time(tmp_p
         (again,) = runtime.submit("say", parameters={"text": "again"})
         wait_for(lambda: runtime.find_run(again.id).finished, "the next one has run")
         assert len(runtime.attempts(found)) == 1
+        (held,) = runtime.submit("hangs")
+        wait_for(lambda: runtime.find_run(held.id).finished, "its time is up")
+        ended = runtime.find_run(held.id)
+        assert (ended.state, "was killed by SIG" in ended.message) == (State.TIMED_OUT, True)
         assert [node.kind for node in runtime.nodes()] == ["scheduler", "worker"]
