@@ -72,9 +72,10 @@ class Intake:
         self._thread.join()
 
     def _run(self) -> None:
-        app, tries = new_app(self._line), 0
+        tries = 0
         while not self._stopping.is_set():
             try:
+                app = new_app(self._line)
                 with app.connection_for_read(heartbeat=_HEARTBEAT_S) as connection:
                     connection.connect()
                     tries = 0

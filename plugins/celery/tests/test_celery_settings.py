@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -85,6 +87,22 @@ def test_a_message_is_plain_json_with_nothing_but_run_and_fence():
     assert message.headers["ignore_result"] is True
     assert app.conf.accept_content == ["json"]
     assert (app.conf.task_acks_late, app.conf.result_backend) == (True, None)
+
+
+def test_several_threads_may_be_the_first_to_need_celery():
+    code = """if True:
+        from concurrent.futures import ThreadPoolExecutor
+        from threading import Barrier
+        from systemprompt_jobs_celery._app import new_app
+        from systemprompt_jobs_celery._line import Line
+        together = Barrier(8)
+        def make(_):
+            together.wait()
+            new_app(Line("memory://"))
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(make, range(8)))
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_another_application_takes_our_task_in_without_loading_anything(tmp_path):
