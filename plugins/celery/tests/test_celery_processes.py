@@ -66,10 +66,10 @@ def test_no_tick_is_lost_or_run_twice_by_bad_mail_hard_timeouts_and_nodes_that_l
     wait_for(lambda: cluster.states()["timed_out"], "a function is killed, its time is up")
     said = lambda: {*killed.events(), *stopped.events()}  # noqa: E731
     wait_for(lambda: "run_handed_back" in said(), "a plugin is missed")
+    worker(cluster)  # has all plugins
     cluster.wait_for_starts(1)
     killed.end(signal.SIGKILL)
     assert stopped.end(signal.SIGTERM) == 0
-    worker(cluster)
     cluster.wait_for_starts(5)
     assert cluster.verdict() == []
 
