@@ -16,6 +16,9 @@ from systemprompt_jobs import Runtime
 from systemprompt_jobs.model import EMPTY, State
 from tests.faults.cluster import PATIENCE_S, Cluster, wait_for
 
+HARD = {"timeout": "1s", "schedule": "*/20 * * * * *"}
+"""Not more often: after each kill a process starts anew."""
+
 LEASE = "3s"
 """Longer than in the other fault tests: a broker, several workers and their processes start here."""
 
@@ -57,8 +60,9 @@ def test_no_tick_is_lost_or_run_twice_by_bad_mail_hard_timeouts_and_nodes_that_l
         postgresql,
         broker=redis.url,
         pools={"hard": {"size": 1, "worker": {"kind": "processes"}}},
-        jobs=[{"extension": "plugin", "job": "long", "executor": "hard", "timeout": "1s"}],
+        jobs=[{"extension": "plugin", "job": "long", "executor": "hard"} | HARD],
     )
+    cluster.jobs["plugin:long"] = HARD["schedule"]
     lacking = ("fails", "slow")  # each is there once among the schedulers, once among the workers
     common = {"SYSTEMPROMPT_PLUGINS": "celery", "FAULTS_MAIL": "bad"}
     cluster.ready(*[cluster.launch(**common, FAULTS_WITHOUT=job) for job in lacking])
