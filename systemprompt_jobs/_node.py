@@ -196,7 +196,7 @@ class LiveNode:
             self._plans.keys(),
             offer=self._recorder.offer,
             refuse=self._recorder.refuse,
-            wake=lambda: self._take_loop.wake(),  # noqa: PLW0108  # made below
+            wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
         )
         self._claimer = Claimer(
             store,
@@ -213,7 +213,7 @@ class LiveNode:
         )
         pruner = Pruner(store, clock, retention, self._observer)
         self._outage = outage = Outage(self._observer, clock)
-        self._record_loop = crew.loop("record", self._recorder.step, clock, outage)
+        self._record_loop = crew.loop("record", self._record, clock, outage)
         self._keep_loop = crew.loop(
             *("keep", self._keep, clock, outage),
             overslept=self._overslept,
@@ -224,7 +224,6 @@ class LiveNode:
         self._interrupt_loop = crew.loop("interrupt", self._interrupter.step, clock, outage)
         self._listener = Listener(store, self._keep_loop.wake, lease_s / 3)
         self._claim_loop = crew.loop("claim", self._claim, clock, outage)
-        self._take_loop = crew.loop("take", self._taker.step, clock, outage)
         self._prune_loop = crew.loop("prune", pruner.step, clock, outage)
         self._loops = (
             self._record_loop,
@@ -232,7 +231,6 @@ class LiveNode:
             self._scribe_loop,
             self._interrupt_loop,
             self._claim_loop,
-            self._take_loop,
         )
         self._stopping = False
         self._gone = False
@@ -266,7 +264,6 @@ class LiveNode:
         """Join as a worker, for what `take` is told to run."""
         self._join("worker")
         self._observer.put("node_joined", node=self.node)
-        self._take_loop.start()
 
     def _join(self, kind: str) -> None:
         self._kind = kind
@@ -393,6 +390,11 @@ class LiveNode:
         """Run what was dispatched under this fence, if it still is. Any thread may call."""
         self._taker.take((run_id, fence), pool, settled)
 
+    def _record(self) -> float | None:
+        """Write a group, then look what was sent here meanwhile: that makes the next one."""
+        seconds = self._recorder.step()
+        return 0.0 if not self._stopping and self._taker.step() else seconds
+
     def _shut(self) -> list[str]:
         """Return the pools whose workers cannot be reached."""
         return [name for name, far in self._far.items() if far.problem]
@@ -422,7 +424,11 @@ class LiveNode:
             self._clock.now,
             refused=partial(self._not_sent, run),
         )
-        self._executors[run.pool].submit(attempt)
+        try:
+            self._executors[run.pool].submit(attempt)
+        except Exception as error:  # noqa: BLE001  # a plugin's
+            self._log.exception("submit_failed", job=run.job_id, run=run.id, pool=run.pool)
+            self._not_sent(run, _why_not_taken(run, error))
 
     def _not_sent(self, run: Run, why: str) -> None:
         """Give a run back; one by hand, whose command would wait for others, is answered too."""
@@ -578,7 +584,6 @@ class LiveNode:
         does not end then.
         """
         self._stopping = True
-        self._take_loop.stop()
         if self._ticking:
             self._observer.put("scheduler_stopping", node=self.node)
             self._claim_loop.stop()
@@ -667,8 +672,11 @@ class LiveNode:
 
 def _not_taken(run: Run, error: Exception, now: datetime) -> Report:
     types = tuple(error_type_name(kind) for kind in type(error).__mro__[:-1])
-    said = f"the executor {run.pool!r} could not take it: {text_of(error)}"
-    return Report(State.FAILED, now, now, error=clean(said), error_types=types)
+    return Report(State.FAILED, now, now, error=_why_not_taken(run, error), error_types=types)
+
+
+def _why_not_taken(run: Run, error: Exception) -> str:
+    return clean(f"the executor {run.pool!r} could not take it: {text_of(error)}")
 
 
 def _is_tick(run: Run) -> bool:

@@ -53,12 +53,12 @@ class Taker:
             self._told[key].append(settled)
         self._wake()
 
-    def step(self) -> None:
-        """Look at all that was named since; a failed look is tried again."""
+    def step(self) -> bool:
+        """Look at all that was named since, and say if anything was; a failed look is tried again."""
         with self._lock:
             wanted = dict(self._new)
         if not wanted:
-            return
+            return False
         with self._store.read() as connection:
             found = dispatch_rows.dispatched(connection, wanted.keys())
         with self._lock:
@@ -72,6 +72,7 @@ class Taker:
                 why = f"{self._node.id} does not have {run.job_id}: is its plugin installed there?"
                 self._refuse(run, "no plugin", why)
         self._offer(run for run in runs if run.job_id in self._jobs)
+        return True
 
     def settled(self, runs: Iterable[Run]) -> None:
         """Note that these have started here, or will not."""

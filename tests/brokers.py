@@ -35,6 +35,11 @@ class Broker:
         self._folder = Path(tempfile.mkdtemp(prefix="jobs-mq-", dir="/tmp"))
         self._processes: list[subprocess.Popen[bytes]] = []
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes that were started, for those who measure them."""
+        return [process.pid for process in self._processes]
+
     @staticmethod
     def missing() -> str:
         """Return why there is no such server here, empty if there is one."""

@@ -63,6 +63,12 @@ class Server:
         """Whether it was started and neither stopped nor killed."""
         return self._process is not None
 
+    @property
+    def pid(self) -> int:
+        """The server's first process, for those who measure it."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         settings = [part for setting in self._settings for part in ("-c", setting)]

@@ -39,7 +39,7 @@ _BOOTED = 1_000 * SECOND
 _WORTH = 2 * SECOND
 """Looks are left out where nothing is due for so long."""
 
-_ORDER = ("keep", "record", "interrupt", "claim", "take", "scribe", "prune")
+_ORDER = ("keep", "record", "interrupt", "claim", "scribe", "prune")
 """Who comes first of those that are due at the same instant."""
 
 

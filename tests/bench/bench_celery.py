@@ -1,10 +1,14 @@
 """Trivial runs per second on Celery, recorded in PostgreSQL, against bare Celery's trivial tasks.
 
-`python -m tests.bench.bench_celery [RUNS]`. One RabbitMQ and one PostgreSQL are started for it;
-both take turns there, each with one worker process and its own way to run functions: Celery's
-prefork pool, and our threads and processes. The clock runs from the first message until the last
-function has written its byte. Then single runs, one after the other, tell how long it takes from
-the commit that dispatches one to the first line of its function.
+`python -m tests.bench.bench_celery [RUNS [POOL]...]`, a pool being `threads` or `processes`. One RabbitMQ and one PostgreSQL (with fsync) are started
+for it, and all variants take turns there. Each has one worker that runs four functions at once, in
+threads or in processes of its own, holds up to 100 messages that have not begun, and acknowledges
+late. Celery is measured with publisher confirms, which our executor always asks for, and without.
+The clock runs from the first message until the last function has written its byte; processor time
+is the kernel's count, until all is recorded and acknowledged.
+
+Then single runs, one after the other, tell how long it takes from the commit that dispatches one to
+the first line of its function.
 """
 
 from __future__ import annotations
@@ -16,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -31,12 +35,24 @@ from tests.postgresql import Server
 ROUNDS = 3
 SINGLE = 200
 SIZE = 4
+PREFETCH = 100
+POOLS = {"threads": "threads", "processes": "prefork"}
+"""What Celery calls ours."""
+
+TICKS_MS = 1000 / os.sysconf("SC_CLK_TCK")
+PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 BARE = """
 import os
 from celery import Celery
 app = Celery("bare", broker=os.environ["BROKER"])
-app.conf.task_ignore_result = True
+app.conf.update(
+    broker_transport_options={{"confirm_publish": {confirms}}},
+    task_acks_late=True,
+    task_default_queue="{name}",
+    task_ignore_result=True,
+    worker_prefetch_multiplier={prefetch} // {size},
+)
 @app.task
 def noop():
     log = os.open(os.environ["LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -55,11 +71,69 @@ def noop():
 def when() -> str:
     return repr(time.time())
 """
+CLI = ("-m", "systemprompt_jobs.builtin.cli")
+
+
+# --- what a variant costs ---
+
+
+def tree(pid):
+    """Return the ids of a process and of all that it has started."""
+    found = [pid]
+    for parent in found:
+        for thread in Path(f"/proc/{parent}/task").glob("*/children"):
+            with suppress(OSError):  # it has just ended
+                found += map(int, thread.read_text().split())
+    return found
+
+
+def cpu_ms(pid):
+    """Return the processor time that a process and its children have had."""
+    total = 0.0
+    for each in tree(pid):
+        with suppress(OSError):
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15])) * TICKS_MS
+    return total
+
+
+def memory_mb(pid):
+    """Return the resident memory of a process and its children."""
+    return sum(int(Path(f"/proc/{n}/statm").read_text().split()[1]) for n in tree(pid)) * PAGE_MB
+
+
+class Variant:
+    """How to run a batch, and what it costs: processor time by part, and transactions."""
+
+    def __init__(self, batch, parts, worker, database=None):
+        self.batch, self.worker = batch, worker
+        self._parts, self._database = parts, database
+        self.rates, self.spent, self.done = [], Counter(), 0
+
+    def measure(self, count):
+        before, start = self._read(), time.perf_counter()
+        self.batch(count)
+        self.rates.append(count / (time.perf_counter() - start))
+        time.sleep(1.5)  # what follows a function is recorded, and PostgreSQL has counted it
+        for part, value in self._read().items():
+            self.spent[part] += value - before[part]
+        self.done += count
+
+    def _read(self):
+        found = {part: sum(map(cpu_ms, pids)) for part, pids in self._parts.items()}
+        found["scheduler"] += time.process_time() * 1000  # what submits: this process
+        return found | {"commits": self._database() if self._database else 0}
+
+    def cost(self, part):
+        return self.spent[part] / self.done
+
+
+# --- the variants ---
 
 
 @contextmanager
 def spawned(folder, *command, **environ):
-    """Run a worker until the block ends."""
+    """Run a process until the block ends."""
     with (folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -69,7 +143,7 @@ def spawned(folder, *command, **environ):
             stderr=log,
         )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()
@@ -84,7 +158,7 @@ def project(folder, broker, database, kind):
     """Write a project whose jobs run in workers of a kind; return its folder."""
     root = folder / kind
     executor = {"kind": "celery", "broker": broker, "queue": kind, "window": 100_000}
-    executor |= {"size": SIZE, "prefetch": 100, "worker": {"kind": kind}}
+    executor |= {"size": SIZE, "prefetch": PREFETCH, "worker": {"kind": kind}}
     scheduler = {"database": database, "executors": {"default": executor}}
     scheduler |= {"local_plugins": ["jobs.py"]}
     config = root / "services" / "scheduler" / "config.yaml"
@@ -96,31 +170,36 @@ def project(folder, broker, database, kind):
 
 
 @contextmanager
-def bare(folder, broker):
-    log = folder / "bare.bytes"
-    (folder / "bare.py").write_text(BARE)
-    os.environ |= {"BROKER": broker, "LOG": str(log)}
+def bare(folder, broker, servers, pool, confirms):
+    name = f"bare_{pool}_{confirms}".lower()
+    log = folder / f"{name}.bytes"
+    code = BARE.format(name=name, confirms=confirms, prefetch=PREFETCH, size=SIZE)
+    (folder / f"{name}.py").write_text(code)
+    environ = {"BROKER": broker, "LOG": str(log)}
+    os.environ |= environ
     sys.path.insert(0, str(folder))
-    import bare
+    task = __import__(name).noop
+    done = 0
 
     def batch(count):
-        before = log.stat().st_size if log.exists() else 0
+        nonlocal done
+        done += count
         for _ in range(count):
-            bare.noop.delay()
-        until_written(log, before + count)
+            task.delay()
+        until_written(log, done)
 
-    command = ("-m", "celery", "-A", "bare", "worker", "-c", str(SIZE), "-l", "WARNING")
-    with spawned(folder, *command, BROKER=broker, LOG=str(log)):
-        yield batch
+    options = ("-P", pool, "-c", str(SIZE), "-l", "WARNING", "-n", f"{name}@%h")
+    with spawned(folder, "-m", "celery", "-A", name, "worker", *options, **environ) as worker:
+        parts = {"scheduler": [], "worker": [worker.pid], **servers}
+        yield Variant(batch, parts, worker.pid)
 
 
 @contextmanager
-def ours(folder, broker, database, kind):
-    root, log = project(folder, broker, database, kind), folder / f"{kind}.bytes"
+def ours(folder, broker, servers, server, kind):
+    server.create(kind)
+    root, log = project(folder, broker, server.url(kind), kind), folder / f"{kind}.bytes"
     environ = {"SYSTEMPROMPT_PLUGINS": "celery", "LOG": str(log)}
-    command = ("-m", "systemprompt_jobs.builtin.cli", "--root", str(root), "infra", "jobs")
-    scheduler = spawned(root, *command, "serve", **environ)
-    worker = spawned(root, *command, "worker", **environ)
+    command = (*CLI, "--root", str(root), "infra", "jobs")
     runtime = Runtime(root, environ={"SYSTEMPROMPT_PLUGINS": "celery"})
     runtime.upgrade()
     done = 0
@@ -131,8 +210,16 @@ def ours(folder, broker, database, kind):
         runtime.submit(*["noop"] * count)
         until_written(log, done)
 
-    with scheduler, worker:
-        yield batch
+    def commits():
+        sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = %s"
+        return server.execute(sql, kind)[0][0]
+
+    with (
+        spawned(root, *command, "serve", **environ) as scheduler,
+        spawned(root, *command, "worker", **environ) as worker,
+    ):
+        parts = {"scheduler": [scheduler.pid], "worker": [worker.pid], **servers}
+        yield Variant(batch, parts, worker.pid, commits)
     runtime.stop()
 
 
@@ -147,9 +234,10 @@ def latencies(root):
 
     CeleryExecutor.submit = noting
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    command = ("-m", "systemprompt_jobs.builtin.cli", "--root", str(root), "infra", "jobs")
     with (
-        spawned(root, *command, "worker", SYSTEMPROMPT_PLUGINS="celery"),
+        spawned(
+            root, *CLI, "--root", root, "infra", "jobs", "worker", SYSTEMPROMPT_PLUGINS="celery"
+        ),
         Runtime(root, environ={"SYSTEMPROMPT_PLUGINS": "celery"}) as runtime,
     ):
         for number in range(SINGLE + 10):
@@ -161,35 +249,45 @@ def latencies(root):
     return found
 
 
-def main(count):
+def table(variants):
+    """Print what the variants did, each beside Celery with confirms and the same pool."""
+    print("| | runs/s | of Celery's | scheduler | worker | broker | PostgreSQL ", end="")
+    print("| commits | worker's memory |\n|" + "---|" * 9)
+    for name, variant in variants.items():
+        rate = median(variant.rates)
+        peer = variants[f"Celery, confirms, {name.split()[-1]}"]
+        print(f"| {name} | {rate:,.0f} | {rate / median(peer.rates):.2f} ", end="")
+        for part in ("scheduler", "worker", "broker", "postgresql"):
+            print(f"| {variant.cost(part):.2f} ms ", end="")
+        print(
+            f"| {variant.cost('commits'):.3f} | {memory_mb(variant.worker):,.0f} MB |", flush=True
+        )
+
+
+def main(count, kinds):
     folder = Path(tempfile.mkdtemp(prefix="bench-celery-"))
-    with RabbitMQ() as broker, Server("fsync=on") as server:
-        rates = defaultdict(list)
-        for kind in ("threads", "processes"):
-            server.create(kind)
-        url = server.url
-        with (
-            bare(folder, broker.url) as celery,
-            ours(folder, broker.url, url("threads"), "threads") as threads,
-            ours(folder, broker.url, url("processes"), "processes") as processes,
-        ):
-            batches = {"Celery": celery, "ours, threads": threads, "ours, processes": processes}
-            for batch in batches.values():
-                batch(100)
-            for _ in range(ROUNDS):
-                for name, batch in batches.items():
-                    start = time.perf_counter()
-                    batch(count)
-                    rates[name].append(count / (time.perf_counter() - start))
-        print("| | runs/s | of Celery's |\n|---|---|---|")
-        for name, values in rates.items():
-            ratio = median(values) / median(rates["Celery"])
-            print(f"| {name} | {median(values):,.0f} | {ratio:.2f} |", flush=True)
-        found = latencies(folder / "threads")
+    with RabbitMQ() as broker, Server("fsync=on") as server, ExitStack() as stack:
+        servers = {"broker": broker.pids, "postgresql": [server.pid]}
+        variants = {}
+        for kind in kinds:
+            pool = POOLS[kind]
+            for says, confirms in ((", confirms", True), ("", False)):
+                made = bare(folder, broker.url, servers, pool, confirms)
+                variants[f"Celery{says}, {kind}"] = stack.enter_context(made)
+            made = ours(folder, broker.url, servers, server, kind)
+            variants[f"ours, {kind}"] = stack.enter_context(made)
+        for variant in variants.values():
+            variant.batch(100)
+        for _ in range(ROUNDS):
+            for variant in variants.values():
+                variant.measure(count)
+        table(variants)
+        stack.close()
+        found = latencies(folder / kinds[0])
     percentiles = quantiles(found, n=100)
     print(f"\ndispatch to start: p50 {percentiles[49] * 1000:.1f} ms", end="")
     print(f", p99 {percentiles[98] * 1000:.1f} ms")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3_000, sys.argv[2:] or [*POOLS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from systemprompt_jobs import Runtime, hookimpl
 from systemprompt_jobs._store.schema import node as node_table
 from systemprompt_jobs.builtin.threads import Threads
 from systemprompt_jobs.errors import ConfigurationError
+from systemprompt_jobs.interfaces import Capabilities
 from systemprompt_jobs.model import State
 from tests.test_runtime import Watch
 
@@ -186,6 +188,40 @@ def test_an_executor_that_raises_when_it_is_closed_keeps_nothing_else_from_stopp
     assert plugin.stopped
     runtime.start()  # all that a start needs was put away
     runtime.stop()
+
+
+def test_a_remote_executor_that_raises_gives_that_run_back_and_the_others_are_sent(load):
+    class Line:
+        capabilities = Capabilities(remote=True)
+        size, deadline, problem = 100, timedelta(minutes=1), ""
+
+        def __init__(self):
+            self.sent = queue.SimpleQueue()
+
+        def submit(self, attempt):
+            if attempt.run.enforce:
+                raise OSError("no more connections")
+            self.sent.put(attempt.run.id)
+
+        def close(self):
+            pass
+
+    class Plugin:
+        @hookimpl
+        def make_executor(self, kind, settings):
+            return line if kind == "special" else None
+
+    line = Line()
+    runtime = load("mine: {kind: special}", "job: plain, executor: mine", plugins=[Plugin()])
+    why = "the executor 'mine' could not take it: OSError: no more connections"
+    (waits,) = runtime.run("plain", enforce=True)
+    assert (waits.state, waits.message) == (State.PENDING, why)
+    runtime.stop()
+    with runtime:
+        (run,) = runtime.submit("plain")
+        assert line.sent.get(timeout=90) == run.id
+    waiting = runtime.find_run(waits.id)
+    assert (waiting.state, waiting.reason, waiting.message) == (State.PENDING, "not sent", why)
 
 
 def test_wrong_kinds_and_settings_are_all_told_with_their_place_and_nothing_starts(load, tmp_path):

@@ -3,12 +3,14 @@
 `FAULTS_AT=place:n:SIGNAL` sends the process that signal when it comes to the place for the n-th
 time. `FAULTS_CLOCK` names a file that says how far its wall clock is off. `FAULTS_FSIZE` limits
 the size of every file it writes, which then behaves like a full disk. `FAULTS_HOST` is what it
-takes for the name of its host. With `FAULTS_PLAIN` root has no more rights than others.
+takes for the name of its host. With `FAULTS_PLAIN` root has no more rights than others. With
+`FAULTS_MAIL` every message to a worker is sent twice, but each tenth not at all.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import resource
 import signal
@@ -121,6 +123,19 @@ def drop_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
+def spoil_mail() -> None:
+    """Send every message twice, but each tenth not at all."""
+    from systemprompt_jobs_celery._sender import Sender
+
+    publish, numbers = Sender._publish, itertools.count(1)
+
+    def badly(self, run_id, fence):
+        for _ in range(2 if next(numbers) % 10 else 0):
+            publish(self, run_id, fence)
+
+    Sender._publish = badly
+
+
 def serve() -> int:
     """Put the faults in and run the command line."""
     notice_writing()
@@ -135,6 +150,8 @@ def serve() -> int:
         socket.gethostname = lambda: host
     if "FAULTS_PLAIN" in os.environ:
         drop_capabilities()
+    if "FAULTS_MAIL" in os.environ:
+        spoil_mail()
     if limit := os.environ.get("FAULTS_FSIZE"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))

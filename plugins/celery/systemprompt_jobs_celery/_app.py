@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ._line import PRIORITIES
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
 
 TASK = "systemprompt_jobs.run"
 
+_importing = threading.Lock()
+"""Celery puts another module in its own place while it is imported: a second thread finds neither."""
+
 
 def new_app(line: Line) -> Celery:
     """Return an application for the broker of a line. It is nobody's current one."""
-    from celery import Celery
-
+    with _importing:
+        from celery import Celery
     app = Celery("systemprompt_jobs", broker=line.broker, set_as_current=False)
     app.conf.update(
         accept_content=["json"],

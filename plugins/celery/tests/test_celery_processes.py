@@ -13,20 +13,29 @@ import pytest
 from systemprompt_jobs_celery._sender import Sender
 
 from systemprompt_jobs import Runtime
-from systemprompt_jobs.model import State
+from systemprompt_jobs.model import EMPTY, State
 from tests.faults.cluster import PATIENCE_S, Cluster, wait_for
+
+HARD = {"timeout": "1s", "schedule": "*/20 * * * * *"}
+"""Not more often: after each kill a process starts anew."""
+
+LEASE = "3s"
+"""Longer than in the other fault tests: a broker, several workers and their processes start here."""
 
 
 @pytest.fixture
 def new_cluster(tmp_path):
     made = []
 
-    def new(url, **executor):
+    def new(url, pools=EMPTY, jobs=(), **executor):
         default = {"kind": "celery", "queue": tmp_path.name, "size": 4, "deadline": "2s"}
-        pools = {"default": default | {"worker": {"kind": "threads"}} | executor}
+        default |= {"worker": {"kind": "threads"}} | executor
+        executors = {"default": default}
+        for name, own in pools.items():
+            executors[name] = default | {"queue": f"{tmp_path.name}-{name}"} | own
         root = tmp_path / "project"
         root.mkdir()
-        made.append(Cluster(root, url, executors=pools))
+        made.append(Cluster(root, url, executors=executors, jobs=list(jobs), lease=LEASE))
         return made[-1]
 
     yield new
@@ -42,6 +51,31 @@ def worker(cluster, **environ):
 
 def scheduler(cluster):
     return cluster.start(SYSTEMPROMPT_PLUGINS="celery")
+
+
+def test_no_tick_is_lost_or_run_twice_by_bad_mail_hard_timeouts_and_nodes_that_lack_plugins(
+    new_cluster, postgresql, redis
+):
+    cluster = new_cluster(
+        postgresql,
+        broker=redis.url,
+        pools={"hard": {"size": 1, "worker": {"kind": "processes"}}},
+        jobs=[{"extension": "plugin", "job": "long", "executor": "hard"} | HARD],
+    )
+    cluster.jobs["plugin:long"] = HARD["schedule"]
+    lacking = ("fails", "slow")  # each is there once among the schedulers, once among the workers
+    common = {"SYSTEMPROMPT_PLUGINS": "celery", "FAULTS_MAIL": "bad"}
+    cluster.ready(*[cluster.launch(**common, FAULTS_WITHOUT=job) for job in lacking])
+    killed, stopped = (worker(cluster, FAULTS_WITHOUT=job) for job in lacking)
+    wait_for(lambda: cluster.states()["timed_out"], "a function is killed, its time is up")
+    said = lambda: {*killed.events(), *stopped.events()}  # noqa: E731
+    wait_for(lambda: "run_handed_back" in said(), "a plugin is missed")
+    worker(cluster)  # has all plugins
+    cluster.wait_for_starts(1)
+    killed.end(signal.SIGKILL)
+    assert stopped.end(signal.SIGTERM) == 0
+    cluster.wait_for_starts(5)
+    assert cluster.verdict() == []
 
 
 def test_no_tick_is_lost_or_run_twice_when_workers_schedulers_and_the_broker_die(
@@ -82,9 +116,9 @@ def celery(root, *options):
         process.wait(PATIENCE_S)
 
 
-def test_a_plain_celery_worker_runs_what_is_sent_and_refuses_a_second_time(tmp_path, redis):
+def test_a_plain_celery_worker_runs_what_is_sent_once_and_kills_what_hangs(tmp_path, redis):
     executor = {"kind": "celery", "broker": redis.url, "queue": tmp_path.name, "size": 1}
-    executor |= {"worker": {"kind": "threads"}, "deadline": "60s"}
+    executor |= {"worker": {"kind": "processes"}, "deadline": "60s"}
     entries = [{"extension": "jobs", "job": "say", "overlap": "allow"}]
     scheduler = {"executors": {"default": executor}, "jobs": entries}
     scheduler |= {"local_plugins": ["jobs.py"]}
@@ -92,7 +126,9 @@ def test_a_plain_celery_worker_runs_what_is_sent_and_refuses_a_second_time(tmp_p
     config = tmp_path / "services" / "scheduler" / "config.yaml"
     config.write_text(json.dumps({"scheduler": scheduler}))
     (tmp_path / "jobs.py").write_text(
-        "from systemprompt_jobs import job\n@job\ndef say(*, text: str) -> str: return text\n"
+        "import time\nfrom systemprompt_jobs import job\n"
+        "@job\ndef say(*, text: str) -> str: return text\n"
+        "@job(timeout='1s')\ndef hangs() -> None: time.sleep(600)\n"
     )
     (tmp_path / "jobs.py").chmod(0o644)
     with (
@@ -113,4 +149,8 @@ def test_a_plain_celery_worker_runs_what_is_sent_and_refuses_a_second_time(tmp_p
         (again,) = runtime.submit("say", parameters={"text": "again"})
         wait_for(lambda: runtime.find_run(again.id).finished, "the next one has run")
         assert len(runtime.attempts(found)) == 1
+        (held,) = runtime.submit("hangs")
+        wait_for(lambda: runtime.find_run(held.id).finished, "its time is up")
+        ended = runtime.find_run(held.id)
+        assert (ended.state, "was killed by SIG" in ended.message) == (State.TIMED_OUT, True)
         assert [node.kind for node in runtime.nodes()] == ["scheduler", "worker"]

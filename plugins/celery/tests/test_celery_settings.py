@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
+import click
 import pytest
+import yaml
 from celery import Celery
+from sqlalchemy.engine import make_url
 from systemprompt_jobs_celery import make_executor, mount
 from systemprompt_jobs_celery._app import message_of, new_app, queue_of
 from systemprompt_jobs_celery._line import read_line
 
 from systemprompt_jobs import Runtime
+from systemprompt_jobs.builtin.cli._app import jobs
 from systemprompt_jobs.errors import UsageError
 
 BROKER = "amqp://jobs:secret@mq/jobs"
@@ -82,6 +89,22 @@ def test_a_message_is_plain_json_with_nothing_but_run_and_fence():
     assert (app.conf.task_acks_late, app.conf.result_backend) == (True, None)
 
 
+def test_several_threads_may_be_the_first_to_need_celery():
+    code = """if True:
+        from concurrent.futures import ThreadPoolExecutor
+        from threading import Barrier
+        from systemprompt_jobs_celery._app import new_app
+        from systemprompt_jobs_celery._line import Line
+        together = Barrier(8)
+        def make(_):
+            together.wait()
+            new_app(Line("memory://"))
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(make, range(8)))
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_another_application_takes_our_task_in_without_loading_anything(tmp_path):
     app = Celery("theirs", broker="memory://", set_as_current=False)
     mount(app, str(tmp_path / "missing"))
@@ -99,3 +122,33 @@ def test_a_project_without_such_an_executor_is_told_so_by_celery(tmp_path, monke
 def test_only_a_worker_takes_what_was_sent(tmp_path):
     with pytest.raises(UsageError, match="no worker"):
         Runtime(tmp_path).take(1, 1, "default", lambda: None)
+
+
+def test_the_compose_file_starts_our_commands_with_the_settings_of_the_page():
+    docs = Path(__file__).parents[3] / "docs"
+    services = yaml.safe_load((docs / "deploy" / "celery.compose.yaml").read_text("utf-8"))[
+        "services"
+    ]
+    build = (docs / "deploy" / "Containerfile").read_text("utf-8")
+    page = (docs / "how-to" / "run-on-celery.md").read_text("utf-8")
+    (taken,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    wanted = set(re.findall(r"\{env: (\w+)\}", taken))
+    known = jobs.list_commands(click.Context(jobs))
+    for name, command in (("scheduler", "serve"), ("worker", "worker")):
+        service = services[name]
+        assert service["command"] == [command]
+        assert command in known
+        assert wanted == service["environment"].keys()
+        assert set(service["depends_on"]) < services.keys()
+        assert int(service["stop_grace_period"].removesuffix("s")) > 30, "shutdown_grace"
+    environ = services["worker"]["environment"]
+    database, broker = make_url(environ["JOBS_DATABASE_URL"]), environ["JOBS_BROKER_URL"]
+    server = services["db"]["environment"]
+    assert (database.host, database.username) == ("db", server["POSTGRES_USER"])
+    secret = (server["POSTGRES_PASSWORD"], server["POSTGRES_DB"])
+    assert (database.password, database.database) == secret
+    user = "{RABBITMQ_DEFAULT_USER}:{RABBITMQ_DEFAULT_PASS}"
+    assert broker == f"amqp://{user.format(**services['broker']['environment'])}@broker//"
+    (entry,) = re.findall(r"^ENTRYPOINT (.*)$", build, re.MULTILINE)
+    assert entry.endswith('"infra", "jobs"]')
+    assert [name for name in wanted if f"{name}=" not in build] == [], "`check` needs them all"
