@@ -146,6 +146,9 @@ def before_statements(store: Store, call: Callable[[str], object]) -> None:
     listen: Any = event.listen
     if not store.one_host:
         listen(store._open(), "before_cursor_execute", lambda *of: call(of[2]))
+        questions, execute = store._questions, store._questions.execute
+        asked: Any = lambda text, values: (call(str(text)), execute(text, values))[1]  # noqa: E731
+        questions.execute = asked  # type: ignore[method-assign]
         return
 
     def told(statement: str) -> None:
@@ -175,6 +178,7 @@ def before_statements(store: Store, call: Callable[[str], object]) -> None:
 
     listen(store._open(), "do_connect", lambda *of: of[-1].update(factory=Wire))
     store.backend.close()  # those that were opened before
+    store._questions.close()
 
 
 @dataclass

@@ -54,29 +54,7 @@ def idle(url: str, count: int, seconds: float) -> tuple[float, Counter[str], flo
         environ = {"SYSTEMPROMPT_PLUGINS": ""}
         with Runtime(folder, plugins=[Many(count)], environ=environ) as runtime:
             time.sleep(SETTLED_S)
-<<<<<<< HEAD
             before_statements(runtime._store, lambda text: said.update([" ".join(text.split())]))
-||||||| 2a34ea8
-            event.listen(
-                runtime._store._open(),
-                "before_cursor_execute",
-                lambda _c, _cursor, statement, *_: said.update([" ".join(statement.split())]),
-            )
-=======
-            store = runtime._store
-            questions, execute = store._questions, store._questions.execute
-
-            def asked(statement: Any, values: Any) -> Any:
-                said.update([" ".join(str(statement).split())])
-                return execute(statement, values)
-
-            questions.execute = asked  # type: ignore[method-assign]
-            event.listen(
-                store._open(),
-                "before_cursor_execute",
-                lambda _c, _cursor, statement, *_: said.update([" ".join(statement.split())]),
-            )
->>>>>>> idle
             began = time.process_time()
             time.sleep(seconds)
             cpu_ms = 1000 * (time.process_time() - began)

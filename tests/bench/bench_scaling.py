@@ -91,28 +91,10 @@ def lived(count: int, schedule: str) -> Counter[str]:
 
 def count_all(machine: Machine, took: Counter[str]) -> None:
     """Count statements, commits, claims, and those claims that found nothing left."""
-<<<<<<< HEAD
     store = machine.runtime._store
     before_statements(store, lambda said: took.update(["statements"] * (said[:5] != "BEGIN")))
     commit = store.backend.commit
     store.backend.commit = lambda driver: (took.update(["commits"]), commit(driver))
-||||||| 2a34ea8
-    engine = machine.runtime._store._open()
-    event.listen(engine, "before_cursor_execute", lambda *_: took.update(["statements"]))
-    event.listen(engine, "commit", lambda _: took.update(["commits"]))
-=======
-    engine = machine.runtime._store._open()
-    event.listen(engine, "before_cursor_execute", lambda *_: took.update(["statements"]))
-    questions = machine.runtime._store._questions
-    execute = questions.execute
-
-    def asked(*question: Any) -> Any:
-        took.update(["statements"])
-        return execute(*question)
-
-    questions.execute = asked
-    event.listen(engine, "commit", lambda _: took.update(["commits"]))
->>>>>>> idle
     claimer = machine.live._claimer
     claim = claimer._claim
 
