@@ -109,6 +109,28 @@ def among(connection: Connection, column: Column[Any], keys: Iterable[str]) -> C
     return column.in_(select(texts))
 
 
+def execute_among(
+    connection: Connection,
+    statement: str,
+    table: Table,
+    key: str,
+    keys: Iterable[Any],
+    values: tuple[Any, ...] = (),
+) -> None:
+    """Execute a statement that does the same to all rows with these keys.
+
+    Its `{among}` says that a row is one of them; a `?` before it stands for each of `values`,
+    which are as stored.
+    """
+    sent = list(keys)
+    if not sent:
+        return
+    sqlite = connection.dialect.name == "sqlite"
+    statement = statement if sqlite else statement.replace("?", "%s")
+    among = _among(sqlite, table.name, key)
+    connection.exec_driver_sql(statement.format(among=among), (*values, json.dumps(sent)))
+
+
 def _execute(
     connection: Connection,
     table: Table,
