@@ -91,6 +91,8 @@ class Loop:
 
     def wake(self) -> None:
         """Have the step called soon, also when it is running right now."""
+        if self._woken:  # and the step that this is for has not begun
+            return
         with self._condition:
             self._woken = True
             self._condition.notify()

@@ -468,8 +468,9 @@ class LiveNode:
     def _reported(self, run: Run, report: Report) -> None:
         """Take what an attempt ended in, whoever says so; what it says later is dropped."""
         self._recorder.report(run, self._scribe.complete(run, report))
-        with self._changed:
-            self._changed.notify_all()
+        if self._stopping:  # else nobody waits for that
+            with self._changed:
+                self._changed.notify_all()
 
     def _ready(self) -> bool:
         """Return whether there is a worker that could start something, now or later."""

@@ -40,7 +40,8 @@ class Observer:
 
     def __init__(self, manager: pluggy.PluginManager, capacity: int = _CAPACITY) -> None:
         self._manager = manager
-        self._queue: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue(capacity)
+        self._queue: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
+        self._capacity = capacity
         self._callers: dict[str, list[tuple[pluggy.HookImpl, Any]]] = {}
         self._heard: dict[str, bool] = {}
         self._blamed: set[str] = set()
@@ -62,17 +63,16 @@ class Observer:
             heard = self._heard[hook] = bool(getattr(self._manager.hook, hook).get_hookimpls())
         if not heard:
             return
-        try:
-            self._queue.put_nowait((hook, arguments))
-        except queue.Full:
+        if self._queue.qsize() < self._capacity:
+            self._queue.put((hook, arguments))
+        else:
             with self._overflow:  # several threads put, and += is not atomic
                 self.dropped += 1
 
     def drain(self, seconds: float) -> None:
         """Make the calls that wait, for at most `seconds`, and end the thread."""
         deadline = time.monotonic() + seconds
-        with suppress(queue.Full):
-            self._queue.put(_END, timeout=seconds)
+        self._queue.put(_END)
         if self._thread.is_alive():
             self._thread.join(max(0, deadline - time.monotonic()))
         if self.dropped:

@@ -53,7 +53,14 @@ def identity(run: Run) -> dict[str, Any]:
 
 
 class LogTap(logging.Handler):
-    """Hands every record of a running attempt to its voice, while it is attached."""
+    """Hands every record of a running attempt to its voice, while it is attached.
+
+    By its name others know that it takes no other records.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "systemprompt_jobs.attempts"
 
     def attach(self) -> None:
         """Listen to the root logger, and so to all that hand their records up to it."""
@@ -66,8 +73,10 @@ class LogTap(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record if the code that logs it runs for an attempt, once for all runtimes."""
         voice = speaking.get()
+        if voice is None:
+            return
         first = next((h for h in logging.root.handlers if isinstance(h, LogTap)), self)
-        if voice is None or first is not self:
+        if first is not self:
             return
         with suppress(Exception):  # one that cannot be formatted: other handlers complain
             voice.output(_record_text(record))

@@ -145,18 +145,20 @@ class Attempt:
             if self._middleware is not None:
                 self._middleware.around(self, stack)
             parameters = _parameters.validate(self.job, self.run.parameters)
-            services = stack.enter_context(self._resources.container())
+            if not _parameters.takes_context(self.job):
+                yield (), parameters
+                return
             context = JobContext(
                 run=self.run,
                 parameters=MappingProxyType(parameters),
                 enforce=self.run.enforce,
                 config=MappingProxyType(self.config),
                 resources=self._resources,
-                services=services,
+                services=stack.enter_context(self._resources.container()),
                 interrupted=self.cancelled,
                 said=self.said,
             )
-            yield (context,) if _parameters.takes_context(self.job) else (), parameters
+            yield (context,), parameters
 
 
 class _Verdict:

@@ -442,10 +442,10 @@ class Run:
 def changed(run: Run, **values: Any) -> Run:
     """Return a run with other values of these fields, as `dataclasses.replace` does.
 
-    Every start and end of a run needs one: this takes a sixth of the time.
+    Every start and end of a run needs one: this takes a tenth of the time.
     """
     new = object.__new__(Run)
-    vars(new).update(vars(run), **values)
+    object.__setattr__(new, "__dict__", vars(run) | values)
     return new
 
 

@@ -6,6 +6,7 @@ read where it is used. Whatever shows values to people shows them `masked`.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ _SECRET = re.compile(
 )
 
 
+@functools.lru_cache(4096)  # asked for each field of each log line
 def is_secret(name: str) -> bool:
     """Return whether a value of this name is never shown, e.g. `api_key` or `password`."""
     return bool(_SECRET.search(name.rpartition(".")[2]))
@@ -31,14 +33,14 @@ def is_secret(name: str) -> bool:
 
 def masked(value: Any, name: str = "") -> Any:
     """Return a plain value fit to be shown: secrets, by their name, and passwords are `***`."""
+    if isinstance(value, str):
+        return "***" if value and is_secret(name) else masked_text(value)
     if isinstance(value, Mapping):
         if name and _kind(value):
             return dict(value)
         return {key: masked(item, str(key)) for key, item in value.items()}
-    if value not in (None, "", [], ()) and is_secret(name):
+    if value not in (None, [], ()) and is_secret(name):
         return "***"
-    if isinstance(value, str):
-        return masked_text(value)
     return [masked(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -362,6 +362,7 @@ def test_a_late_report_of_an_old_fence_does_not_hide_that_of_the_new_one(store):
     (old,) = rig.started
     with store.write() as connection:
         connection.execute(run_table.update().values(fence=2))
+        connection.execute(attempt.update().values(fence=2))
     new = replace(old, fence=2)
     rig.finish(old, new)
     assert rig.states() == [State.SUCCEEDED]

@@ -146,6 +146,31 @@ def among(connection: Connection, column: Column[Any], keys: Iterable[str]) -> C
     return column.in_(select(texts))
 
 
+def execute_among(
+    connection: Connection,
+    statement: str,
+    table: Table,
+    key: str,
+    keys: Iterable[Any],
+    values: tuple[Any, ...] = (),
+) -> None:
+    """Execute a statement that does the same to all rows with these keys.
+
+    Its `{among}` says that a row is one of them; a `?` before it stands for each of `values`,
+    which are as stored.
+    """
+    sent = list(keys)
+    if not sent:
+        return
+    sqlite = is_sqlite(connection)
+    statement = statement.format(among=_among(sqlite, table.name, key))
+    if sqlite:
+        driver_of(connection).execute(statement, (*values, json.dumps(sent)))
+    else:
+        sent_values = (*values, json.dumps(sent))
+        connection.exec_driver_sql(statement.replace("?", "%s"), sent_values)
+
+
 def _execute(
     connection: Connection,
     table: Table,

@@ -16,10 +16,10 @@ from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, text
 from ..model import Overlap, Report, Run, State, Trigger, changed
 from . import said as said_rows
 from . import slots
-from ._bulk import insert_many, insert_returning, select_many, update_many
+from ._bulk import execute_among, insert_returning, select_many, update_many
 from ._postgresql import announce
 from ._prepared import Prepared
-from .schema import HELD, Instant, attempt, job, node, run
+from .schema import HELD, Instant, attempt, job, micros, node, run
 from .schema import job_set as job_set_table
 from .slots import Verdict
 
@@ -110,7 +110,20 @@ _SAID = ("message", "processed", "failed", "error")
 
 _REPORTED = ("started", "finished", "outcome", "message", "error", "traceback")
 
+_START = """UPDATE jobs_run SET state = 'running', reason = '', attempt = attempt + 1, started = ?,
+node = ?, lease_until = ?, message = '', processed = NULL, failed = NULL, error = ''
+WHERE {among}"""
+
+_BEGIN = """INSERT INTO jobs_attempt (run_id, fence, number, node, started)
+SELECT id, fence, attempt, node, started FROM jobs_run WHERE {among} ON CONFLICT DO NOTHING"""
+
+_END = """UPDATE jobs_run SET state = said.outcome, started = said.started,
+finished = said.finished, message = said.message, error = said.error, lease_until = NULL
+FROM jobs_attempt AS said WHERE run_id = id AND said.fence = jobs_run.fence AND {among}"""
+
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
+
+_BLANK = Run(0, "", Trigger.SCHEDULE, State.PENDING)
 
 
 def columns() -> tuple[Any, ...]:
@@ -124,7 +137,7 @@ def to_run(row: Row[*tuple[Any, ...]]) -> Run:
     for name, kind in (("trigger", Trigger), ("state", State), ("overlap", Overlap)):
         values[name] = kind(values[name])
     values["progress"] = said_rows.to_progress(values["progress"], values["fence"])
-    return Run(**values)
+    return changed(_BLANK, **values)
 
 
 def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
@@ -142,7 +155,7 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
     added = insert_returning(connection, run, names, values, ("id", "job_id", "dedup_key"))
     known = [(f, c.name) for f, c in zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True) if c.name in names]
     return [
-        Run(id=id_, **{field: row[column] for field, column in known})
+        changed(_BLANK, id=id_, **{field: row[column] for field, column in known})
         for id_, *key in added
         for row in [by_key[tuple(key)]]
     ]
@@ -223,7 +236,7 @@ def gate(
         for r in mine
         if verdicts.get(r.id, Verdict.START) is not Verdict.START
     ]
-    _write_started(connection, started, lease_until)
+    _write_started(connection, started, now, lease_until)
     _write_kept_out(connection, others)
     started += [r for r in done if r.state is State.RUNNING]
     others += [r for r in done if r.state is State.SKIPPED]
@@ -252,18 +265,13 @@ def _kept_out(r: Run, verdict: Verdict, now: datetime) -> Run:
     return replace(r, state=State.PENDING, reason=verdict.value, fence=r.fence + 1, node="")
 
 
-def _write_started(connection: Connection, started: Sequence[Run], lease_until: int) -> None:
-    columns = ("state", "reason", "attempt", "started", "node")
-    rows = [(*(getattr(r, name) for name in columns), lease_until, r.id) for r in started]
-    update_many(connection, run, ("id",), (*columns, "lease_until"), rows)
-    again = [("", None, None, "", r.id) for r in started if r.attempt > 1]
-    update_many(connection, run, ("id",), ("message", "processed", "failed", "error"), again)
-    insert_many(
-        connection,
-        attempt,
-        ("run_id", "fence", "number", "node", "started"),
-        [(r.id, r.fence, r.attempt, r.node, r.started) for r in started],
-    )
+def _write_started(
+    connection: Connection, started: Sequence[Run], now: datetime, lease_until: int
+) -> None:
+    for holder in {r.node for r in started}:
+        ids = [r.id for r in started if r.node == holder]
+        execute_among(connection, _START, run, "id", ids, (micros(now), holder, lease_until))
+        execute_among(connection, _BEGIN, run, "id", ids)
 
 
 def _write_kept_out(connection: Connection, others: Sequence[Run]) -> None:
@@ -377,9 +385,15 @@ def _recorded(
 
 
 def _end(connection: Connection, ended: Sequence[tuple[Run, Report]]) -> None:
+    """Write the ends of running runs: a run repeats what its last attempt came to."""
     slots.free(connection, (r.id for r, said in ended if not said.stray))
-    _write_ends(connection, [r for r, _ in ended])
     _end_attempts(connection, ended)
+    execute_among(connection, _END, run, "id", (r.id for r, _ in ended))
+    counts = [(r.processed, r.failed, r.id) for r, _ in ended]
+    told = [row for row in counts if row[:2] != (None, None)]
+    update_many(connection, run, ("id",), ("processed", "failed"), told)
+    skipped = [(r.reason, r.id) for r, _ in ended if r.reason]
+    update_many(connection, run, ("id",), ("reason",), skipped)
 
 
 def _end_attempts(connection: Connection, ended: Sequence[tuple[Run, Report]]) -> None:
@@ -653,7 +667,8 @@ def rescue(
         if r not in unstarted + left and r.state in {State.CLAIMED, State.RUNNING}
     ]
     _try_again(connection, again, lease_until=0)
-    _end(connection, lost)
+    _end_runs(connection, [r for r, _ in lost])
+    _end_attempts(connection, lost)
     given_back = [replace(r, state=State.PENDING, fence=r.fence + 1) for r in unstarted]
     return [r for r, _ in lost + again] + given_back
 

@@ -58,7 +58,7 @@ def idle(url: str, count: int, seconds: float) -> tuple[float, Counter[str], flo
             began = time.process_time()
             time.sleep(seconds)
             cpu_ms = 1000 * (time.process_time() - began)
-    del said["BEGIN"], said["BEGIN IMMEDIATE"]
+            del said["BEGIN"], said["BEGIN IMMEDIATE"]
             began = time.thread_time()
             for _ in range(PASSES):
                 assert runtime._live is not None

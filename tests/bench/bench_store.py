@@ -4,8 +4,9 @@
 
 Each stage is one transaction (finishes: one for each 500), durable on disk; then the observer's
 thread would write `run_started` and `run_succeeded` as JSON, here to a file. Times are
-microseconds per run, the median of several rounds. `bare` is a loop over the driver that
-writes the same rows with nothing around it; ratios are what to compare.
+microseconds per run, the median of several rounds; `cpu` is this process's processor time in all
+of it, the least of them. `bare` is a loop over the driver that writes the same rows with nothing
+around it; ratios are what to compare.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def rounds(group: int) -> int:
     return max(4, min(200, RUNS // group))
 
 
-def stages(store: Store, group: int) -> list[float]:
-    """Return the µs per run of claim, gate, finish and log lines."""
+def stages(store: Store, group: int) -> tuple[list[float], float]:
+    """Return the µs per run of claim, gate, finish and log lines, and their processor time."""
     clock, calls, started = ManualClock(), Calls(), []
     observer = writing_logs()
     recorder = Recorder(
@@ -76,8 +77,10 @@ def stages(store: Store, group: int) -> list[float]:
     )
     claimer.install(parse)
     times: list[list[float]] = []
+    cpu: list[float] = []
     for _ in range(rounds(group)):
         clock.advance(1)
+        begun = time.process_time()
         marks = [time.perf_counter()]
         claimer.step()
         marks.append(time.perf_counter())
@@ -91,10 +94,11 @@ def stages(store: Store, group: int) -> list[float]:
         for hook, arguments in calls.made:
             observer._call(hook, arguments)
         marks.append(time.perf_counter())
+        cpu.append((time.process_time() - begun) / group * 1e6)
         calls.made.clear()
         started.clear()
         times.append([(b - a) / group * 1e6 for a, b in pairwise(marks)])
-    return [statistics.median(column) for column in zip(*times, strict=True)]
+    return [statistics.median(column) for column in zip(*times, strict=True)], min(cpu)
 
 
 def writing_logs() -> Observer:
@@ -159,12 +163,14 @@ def table(title: str, store: Store, connection: Any, translate: Callable[[str], 
     for statement in TABLES:
         connection.execute(statement)
     connection.commit()
-    print(f"\n| {title}: µs per run | claim | gate | finish | logs | all | runs/s | bare | ratio |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        f"\n| {title}: µs per run | claim | gate | finish | logs | all | cpu | runs/s | bare | ratio |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for group in GROUPS:
-        parts = stages(store, group)
+        parts, cpu = stages(store, group)
         plain = bare(connection, group, translate)
-        cells = [f"{part:.0f}" for part in (*parts, sum(parts))]
+        cells = [f"{part:.0f}" for part in (*parts, sum(parts), cpu)]
         speed = f"{1e6 / sum(parts):,.0f}"
         print(f"| groups of {group} |", " | ".join([*cells, speed, f"{plain:.0f}"]), end="")
         print(f" | {sum(parts) / plain:.1f} |")

@@ -57,6 +57,37 @@ def test_a_traceback_is_the_field_exception(log, name):
     assert line["exception"].endswith("with base 10: 'broke'")
 
 
+class Kept(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+def test_our_lines_are_the_same_whether_another_handler_listens_or_not(log):
+    stream, other = log(), Kept()
+    ours = structlog.get_logger("systemprompt_jobs")
+    fields = {"job": "a:b", "api_key": "hidden", "url": "amqp://me:word@host", "n": 3}
+    ours.info("run_started %s", "now", **fields)
+    logging.root.addHandler(other)
+    ours.info("run_started %s", "now", **fields)
+    alone, heard = lines(stream)
+    assert alone.pop("timestamp").endswith("Z")
+    assert heard.pop("timestamp").endswith("Z")
+    assert alone == heard
+    assert list(alone) == list(heard)
+    assert (alone["event"], alone["api_key"]) == ("run_started now", "***")
+    assert [r.msg["event"] for r in other.records] == ["run_started now"]
+
+
+def test_a_log_that_cannot_be_written_to_hurts_nobody(log, monkeypatch):
+    log().close()
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    structlog.get_logger("systemprompt_jobs").info("run_started")
+
+
 def test_people_get_one_line_with_the_fields_and_the_traceback_below(log):
     stream = log(human=True)
     structlog.get_logger("x").error("failed", job="a:b", exception="Traceback\n  File")

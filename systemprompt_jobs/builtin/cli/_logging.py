@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 OURS, JOBS = "systemprompt_jobs", "systemprompt_jobs.job"
 
+_NOT_OTHERS = frozenset({OURS, "systemprompt_jobs.attempts"})
+"""Handlers of the root logger that miss nothing where a line goes straight to the stream."""
+
 MANNERS: Mapping[str, Mapping[str, int]] = {
     "serve": {"": logging.INFO, OURS: logging.INFO, "alembic": logging.WARNING},
     "dev": {"": logging.INFO, OURS: logging.INFO, "alembic": logging.WARNING},
@@ -52,8 +55,10 @@ class CurrentStderr:
 def configure(stream: TextIO, manner: str, *, human: bool) -> None:
     """Log to `stream`, for people or as JSON, with the levels of a kind of command."""
     handler = logging.StreamHandler(stream)
+    handler.name = OURS
     people = _for_people(stream, rich=manner == "dev") if human else _for_machines()
-    handler.setFormatter(_formatter(people))
+    formatter = _formatter(people)
+    handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     own: list[Processor] = [structlog.stdlib.filter_by_level]
@@ -64,6 +69,7 @@ def configure(stream: TextIO, manner: str, *, human: bool) -> None:
             *own,
             *_shared(),
             structlog.stdlib.PositionalArgumentsFormatter(),
+            *([] if human else [_Straight(handler, formatter)]),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -83,7 +89,7 @@ def _shared() -> list[Processor]:
     ]
 
 
-def _formatter(shown: list[Processor]) -> logging.Formatter:
+def _formatter(shown: list[Processor]) -> _Formatter:
     return _Formatter(
         foreign_pre_chain=_shared(),
         processors=[
@@ -103,10 +109,44 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         event: Any = record.msg
         if not isinstance(event, dict) or not hasattr(record, "_logger"):
             return super().format(record)
-        event = event.copy()  # others may format the record too
+        return self.line(record._logger, record._name, event.copy())  # type: ignore[attr-defined]  # noqa: SLF001  # others may format it too
+
+    def line(self, logger: WrappedLogger, method: str, event: Any) -> str:
+        """Return the line of an event, which is used up."""
         for processor in self.processors[1:]:  # the first one drops what `format` puts in
-            event = processor(record._logger, record._name, event)  # type: ignore[attr-defined]  # noqa: SLF001
+            event = processor(logger, method, event)
         return str(event)
+
+
+class _Straight:
+    """Writes our own lines of what goes well without records of `logging`, which double their cost.
+
+    Where another handler listens, there are records as ever.
+    """
+
+    def __init__(self, handler: logging.StreamHandler[TextIO], formatter: _Formatter) -> None:
+        self._handler, self._formatter = handler, formatter
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        if method != "info" or logger.name != OURS or self._others():
+            return event
+        try:
+            self._write(self._formatter.line(logger, method, dict(event)))
+        except Exception:  # noqa: BLE001  # the handler knows what to do about it
+            return event
+        raise structlog.DropEvent
+
+    def _write(self, line: str) -> None:
+        handler = self._handler
+        handler.acquire()
+        try:
+            handler.stream.write(line + handler.terminator)
+            handler.stream.flush()
+        finally:
+            handler.release()
+
+    def _others(self) -> bool:
+        return not _NOT_OTHERS.issuperset(h.name for h in logging.root.handlers)
 
 
 def _without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

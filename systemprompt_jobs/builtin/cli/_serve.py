@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import signal
 import sys
@@ -64,6 +65,7 @@ def command(ctx: click.Context, watch_config: bool, dashboard: bool, dev: bool) 
         _log.warning("configuration_warning", culprit=warning.culprit, reason=str(warning))
     health = _health_server(runtime)
     if _start(runtime, signals):
+        gc.freeze()  # what is loaded stays: the collector would look at it every few thousand runs
         notify("READY=1")
         start_watchdog(lambda: runtime.health().live)
         if watch_config:
