@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from ..model import Node
-from ._prepared import Prepared
 from .schema import job_set, node
 
 if TYPE_CHECKING:
@@ -20,15 +19,6 @@ if TYPE_CHECKING:
 
 _CHANGE = update(node).where(node.c.id == bindparam("key"))
 """Sets the columns that are sent with the key."""
-
-_BEAT = Prepared(
-    _CHANGE.values(
-        {
-            name: bindparam(name)
-            for name in ("heartbeat", "lease_until", "clock_offset", "strays", "problem", "stopped")
-        }
-    )
-)
 
 _STOPPED = select(node.c.stopped).where(node.c.id == bindparam("key"))
 
@@ -69,7 +59,7 @@ def beat(
         "problem": problem,
         "stopped": None,
     }
-    return bool(_BEAT.change(connection, values))
+    return bool(connection.execute(_CHANGE, values).rowcount)
 
 
 def rename_set(connection: Connection, node_id: str, job_set: str) -> None:

@@ -18,7 +18,6 @@ from . import said as said_rows
 from . import slots
 from ._bulk import execute_among, insert_returning, select_many, update_many
 from ._postgresql import announce
-from ._prepared import Prepared
 from .schema import HELD, Instant, attempt, job, micros, node, run
 from .schema import job_set as job_set_table
 from .slots import Verdict
@@ -749,7 +748,7 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
     Ticks are `missed`, others `cancelled`; those that waited to be tried again have `failed`.
     Uses the partial index `jobs_run_pending`.
     """
-    rows = _given_up_statement().rows(connection, {"the_time": now})
+    rows = connection.execute(_given_up_statement(), {"the_time": now})
     message = "no node took it within its catchup_window"
     ended = [
         replace(
@@ -765,10 +764,10 @@ def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
 
 
 @functools.cache
-def _given_up_statement() -> Prepared:
+def _given_up_statement() -> Select[Any]:
     outdated = _outdated(bindparam("the_time", type_=Instant))
     chosen = select(*_RUN_COLUMNS).where(PENDING, outdated)
-    return Prepared(chosen.with_for_update(skip_locked=True))
+    return chosen.with_for_update(skip_locked=True)
 
 
 def _given_up(r: Run) -> State:
