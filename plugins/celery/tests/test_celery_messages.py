@@ -178,6 +178,7 @@ def test_a_timeout_kills_what_runs_on_the_worker(site):
     root = site.project(worker={"kind": "processes"}, size=1)
     site.worker(root)
     runtime = site.scheduler(root)
+    until(lambda runs=runtime.submit("quick"): ended(runtime, runs), "a process is there to kill")
     (run,) = runtime.submit("hangs")
     until(lambda: ended(runtime, [run]), "its time is up")
     found = runtime.find_run(run.id)
