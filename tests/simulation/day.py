@@ -199,7 +199,7 @@ class Day(Faults):
     # --- the verdict ---
 
     def _verdict(self, until: int) -> Iterator[checker.Violation]:
-        began, ends = _micros(START), _micros(START + timedelta(hours=self.hours + 3))
+        began, ends = _micros(START), _micros(START + timedelta(hours=self.hours + 30))
         self.lives.look_back()
         leases = _BOOTED if self.one_clock else began
         case = Case(
