@@ -198,16 +198,16 @@ class Day(Faults):
 
     # --- the verdict ---
 
-    def _verdict(self, until: int) -> Iterator[checker.Violation]:
+    def case(self, until: int) -> Case:
+        """Return what there is to judge, once the day is over."""
         began, ends = _micros(START), _micros(START + timedelta(hours=self.hours + 30))
         self.lives.look_back()
-        leases = _BOOTED if self.one_clock else began
-        case = Case(
+        return Case(
             runs=self.diary.runs(),
             jobs=self.diary.jobs(),
             until=until,
             lease=LEASE_S * SECOND,
-            lease_clock=leases,
+            lease_clock=_BOOTED if self.one_clock else began,
             is_well=self.lives.is_well,
             is_worker=self.lives.is_worker,
             wanted=self.wanted,
@@ -215,6 +215,9 @@ class Day(Faults):
             age=AGE,
             calendar=lambda cron: calendar(cron, began - 3 * 3600 * SECOND, ends),
         )
+
+    def _verdict(self, until: int) -> Iterator[checker.Violation]:
+        case = self.case(until)
         self.ticks = sum(entry.count for entry in case.runs if entry.was is None)
         yield from judge(case)
         rows = [

@@ -30,6 +30,7 @@ class Mail:
         self.healed = False
         self.sent: Counter[tuple[int, int]] = Counter()
         self.fates: Counter[str] = Counter()
+        self._settled: set[tuple[int, int]] = set()
         self._world = world
         self._workers = workers
         self._chance = chance
@@ -38,9 +39,9 @@ class Mail:
         """Bring a message; or not, or twice."""
         key = attempt.run.id, attempt.run.fence
         self.sent[key] += 1
-        # Nobody renews the lease of what is under way: look when it has run out.
-        waits = DEADLINE.total_seconds() * 2 ** min(attempt.run.fence, 4)
-        self._world.call_in(waits, self._world.stir)
+        doublings = max(0, attempt.run.fence - 1 - attempt.run.attempt)
+        waits = min(DEADLINE.total_seconds() * 2**doublings, 3600.0)
+        self._world.call_in(waits + 1, partial(self._overdue, key))
         fate = self._chance.random()
         if fate < 0.15 and not self.healed:
             self._tell("a message is lost", key)
@@ -52,6 +53,11 @@ class Mail:
             if fate < 0.5:
                 self._tell("a message is doubled", key)
                 self._in(self._chance.choice([0, 1, 400]), key)
+
+    def _overdue(self, key: tuple[int, int]) -> None:
+        """Have all look: nobody renews the lease of what is under way."""
+        if key not in self._settled:
+            self._world.stir()
 
     def _tell(self, fate: str, key: tuple[int, int]) -> None:
         self.fates[fate] += 1
@@ -74,9 +80,12 @@ class Mail:
         worker = self._chance.choice(up)
         runtime, settled = worker.runtime, []
         assert runtime is not None
-        self._world.act(
-            worker, lambda: runtime.take(*key, POOL, lambda: settled.append(key))
-        )
+
+        def done() -> None:
+            settled.append(key)
+            self._settled.add(key)
+
+        self._world.act(worker, lambda: runtime.take(*key, POOL, done))
         self._world.call_in(_AGAIN_S, partial(self._again, key, worker, worker.life, settled))
 
     def _again(self, key: tuple[int, int], worker: Machine, life: int, settled: list) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,8 @@ class Played:
 
 def play(seed: int, nodes: int = 3, hours: float = 24, about: str = "", *, tell=False) -> Played:
     """Live through the day of a seed. The story is told if something is wrong or `tell`."""
-    before = structlog.get_config()
+    before, chance = structlog.get_config(), random.getstate()
+    random.seed(seed)  # what prunes draws from it when to
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     try:
         with TemporaryDirectory() as folder:
@@ -36,4 +38,5 @@ def play(seed: int, nodes: int = 3, hours: float = 24, about: str = "", *, tell=
             wrong = [str(violation) for violation in day.play()]
     finally:
         structlog.configure(**before)
+        random.setstate(chance)
     return Played(seed, day.ticks, day.faults, wrong, day.story(about) if wrong or tell else "")
