@@ -55,9 +55,7 @@ class Day(Faults):
         self.hand = ""
         self.chance = random.Random(seed)
         self._delays = random.Random(seed)
-        self.world = World(
-            start=START, takes=self._takes, look_s=LEASE_S / 3, prunes=seed % 3 == 1
-        )
+        self.world = World(start=START, takes=self._takes, look_s=LEASE_S / 3, prunes=seed % 3 == 1)
         # Odd seeds are PostgreSQL's time, even ones SQLite's, where all schedulers share a host.
         self.one_clock = seed % 2 == 0
         far = seed % 3 == 0

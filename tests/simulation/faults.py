@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from tests.simulation.people import DEEDS, People
 
 if TYPE_CHECKING:
     import random
+    from collections import Counter
 
     from tests.simulation.machines import SimMachine
 
@@ -20,7 +20,7 @@ MINUTE, HOUR = 60.0, 3600.0
 
 LEASE_S = 120
 
-FAULT_EVERY_S = 80 * MINUTE
+FAULT_EVERY_S = 100 * MINUTE
 """On average; several may come together."""
 
 TROUBLES = frozenset({"crashed", "frozen", "thawed", "stopping", "cut_off", "joined_again"})

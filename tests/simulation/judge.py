@@ -92,7 +92,9 @@ def judge(case: Case) -> Iterator[Violation]:
 
 def _wrong(rule: str, entry: RunEntry, text: str) -> Violation:
     who = entry.who.rpartition(":")[2]
-    said = f"run {entry.run} of {entry.job} ({entry.was} to {entry.state} at {_shown(entry)}, {who})"
+    said = (
+        f"run {entry.run} of {entry.job} ({entry.was} to {entry.state} at {_shown(entry)}, {who})"
+    )
     return Violation(rule, f"{said}: {text}")
 
 
@@ -131,14 +133,17 @@ def _hands(case: Case, entry: RunEntry) -> Iterator[Violation]:
     if entry.who == "operator":
         if entry.was == "running":
             yield _wrong("S2", entry, "people can only ask for its end")
-        return
-    if entry.was == "dispatched":
-        if case.is_worker(entry.who) or entry.reason:  # at the gate, or it cannot be sent
-            return
-    elif entry.who == entry.holder:
-        if entry.was == "running" and entry.cancelled and entry.state not in ENDS:
-            yield _wrong("S5", entry, "it was cancelled")
-        return
+    elif entry.was == "dispatched":
+        # At a worker's gate, or it could not be sent.
+        if not (case.is_worker(entry.who) or entry.reason):
+            yield from _rescue(case, entry)
+    elif entry.who != entry.holder:
+        yield from _rescue(case, entry)
+    elif entry.was == "running" and entry.cancelled and entry.state not in ENDS:
+        yield _wrong("S5", entry, "it was cancelled")
+
+
+def _rescue(case: Case, entry: RunEntry) -> Iterator[Violation]:
     if entry.state not in {"pending", "lost"} or entry.lease is None:
         yield _wrong("S2", entry, f"it is {entry.holder}'s")
         return
@@ -198,20 +203,29 @@ def _settled(case: Case, entry: RunEntry) -> Iterator[Violation]:
         return
     if inside:
         yield _wrong("S6", entry, "ticks of a pause are no skipped ones")
-    window = 60 * SECOND if entry.catch_up == "none" else (entry.window or 0) * SECOND
     due = [t for t in case.ticks(entry.schedule, last + 1, entry.clock) if not start <= t < end]
-    if entry.state == "missed":
-        replaced = _is_paused(entry, entry.clock) or _is_off(case, entry)
-        overtaken = bool(due) and entry.catch_up != "all"
-        if not (overtaken or replaced or last < entry.clock - window):
-            yield _wrong("S8", entry, f"{_late(entry, last)}: it is late, not missed")
-        return
+    yield from (_missed if entry.state == "missed" else _claimed)(case, entry, last, due)
+
+
+def _missed(case: Case, entry: RunEntry, last: int, due: list[int]) -> Iterator[Violation]:
+    replaced = _is_paused(entry, entry.clock) or _is_off(case, entry)
+    overtaken = bool(due) and entry.catch_up != "all"
+    if not (overtaken or replaced or last < entry.clock - _window(entry)):
+        yield _wrong("S8", entry, f"{_late(entry, last)}: it is late, not missed")
+
+
+def _claimed(_case: Case, entry: RunEntry, tick: int, due: list[int]) -> Iterator[Violation]:
     if _is_paused(entry, entry.clock + _AHEAD):
         yield _wrong("S6", entry, "its job is paused")
-    if entry.tick < entry.clock - window:
-        yield _wrong("S8", entry, f"{_late(entry, last)}: too old for {entry.catch_up}")
+    if tick < entry.clock - _window(entry):
+        yield _wrong("S8", entry, f"{_late(entry, tick)}: too old for {entry.catch_up}")
     if due and entry.catch_up != "all":
         yield _wrong("S8", entry, f"newer ticks are due under {entry.catch_up}")
+
+
+def _window(entry: RunEntry) -> int:
+    window = (entry.window or 0) * SECOND
+    return min(window, 60 * SECOND) if entry.catch_up == "none" else window
 
 
 def _late(entry: RunEntry, tick: int) -> str:

@@ -116,9 +116,11 @@ class People:
 
     def run_by_hand(self) -> None:
         """Wait for it: the scheduler that is asked runs it."""
-        self._want(lambda runtime, job, values: runtime.live.trigger(
-            runtime._wanted([job], values, None, None)[0], "ada"
-        ))
+        self._want(
+            lambda runtime, job, values: runtime.live.trigger(
+                runtime._wanted([job], values, None, None)[0], "ada"
+            )
+        )
 
     def submit(self) -> None:
         """Leave it to any scheduler."""
@@ -131,7 +133,9 @@ class People:
             self.wanted[mark] = done
 
     def cancel(self) -> None:
-        sql = "SELECT id FROM jobs_run WHERE state IN ('pending', 'claimed', 'dispatched', 'running')"
+        sql = (
+            "SELECT id FROM jobs_run WHERE state IN ('pending', 'claimed', 'dispatched', 'running')"
+        )
         if found := checker.query(self._url, f"{sql} ORDER BY id"):
             (number,) = self.chance.choice(found)
             self.world.note("world", f"cancel run {number}")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import structlog
 
+from systemprompt_jobs import _claim
 from tests.simulation.day import Day
 
 if TYPE_CHECKING:
     from collections import Counter
+
+
+_LOOK = timedelta(seconds=10)
+"""So often a node looks whether the run has ended for which a caught-up tick waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,8 @@ def play(seed: int, nodes: int = 3, hours: float = 24, about: str = "", *, tell=
     random.seed(seed)  # what prunes draws from it when to
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     try:
-        with TemporaryDirectory() as folder:
+        # It is a look like those of the world's `look_s`, but an appointment to the world.
+        with patch.object(_claim, "_LOOK_AGAIN", _LOOK), TemporaryDirectory() as folder:
             day = Day(seed, Path(folder), nodes, hours)
             wrong = [str(violation) for violation in day.play()]
     finally:

@@ -98,11 +98,11 @@ def life(run, tick, **values):
     return [claimed, running, then(running, "succeeded", 5)]
 
 
-def kinds(runs, jobs=(plan(1),), wanted=(), hours=2):
+def kinds(runs, jobs=None, wanted=(), hours=2):
     """Return which rules a day of so many hours has broken."""
     case = Case(
         runs=runs,
-        jobs=jobs,
+        jobs=jobs or [plan(1)],
         until=T0 + (hours - 1) * HOUR,
         lease=LEASE,
         lease_clock=0,
