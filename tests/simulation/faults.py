@@ -85,6 +85,14 @@ class Faults(People):
             machine.crash()
             self._in(self._some_time(), partial(self._start, machine))
 
+    def cut_the_power(self) -> None:
+        """End all of them; the first is back after some minutes or hours."""
+        for machine in self.machines:
+            machine.crash()
+        first = self.chance.choice([5, 15, 30, 90, 200]) * MINUTE
+        for machine in self.machines:
+            self._in(first + self.chance.choice([0, 1, 600]), partial(self._start, machine))
+
     def crash_at_a_place(self) -> None:
         if machine := self._someone():
             machine.crash_at(self.chance.choice(PLACES), self.chance.randint(1, 3))
@@ -181,6 +189,7 @@ class Faults(People):
 
 FAULTS = (
     Faults.crash,
+    Faults.cut_the_power,
     Faults.crash_at_a_place,
     Faults.stop_and_start,
     Faults.freeze,
