@@ -20,7 +20,7 @@ MINUTE, HOUR = 60.0, 3600.0
 
 LEASE_S = 120
 
-FAULT_EVERY_S = 100 * MINUTE
+FAULT_EVERY_S = 120 * MINUTE
 """On average; several may come together."""
 
 TROUBLES = frozenset({"crashed", "frozen", "thawed", "stopping", "cut_off", "joined_again"})

@@ -14,12 +14,13 @@ import structlog
 
 from systemprompt_jobs import _claim
 from tests.simulation.day import Day
+from tests.simulation.faults import LEASE_S
 
 if TYPE_CHECKING:
     from collections import Counter
 
 
-_LOOK = timedelta(seconds=10)
+_LOOK = timedelta(seconds=LEASE_S / 3)
 """So often a node looks whether the run has ended for which a caught-up tick waits."""
 
 
