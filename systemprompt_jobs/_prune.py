@@ -92,7 +92,8 @@ class _Pass:
                 bounds, after = pruning.spare_runs(
                     connection, after, first_young, self.retention.runs
                 )
-            yield bounds
+            if bounds:
+                yield bounds
 
     def node_limits(self) -> pruning.NodeLimits:
         """Return which nodes are gone for long."""
@@ -135,11 +136,10 @@ class _Pass:
         """Count what is old."""
         found = Pruned(self.cutoff)
         for bounds in self.bounds():
-            if bounds:
-                with self.store.read() as connection:
-                    found += Pruned(
-                        self.cutoff, pruning.count_old_runs(connection, bounds, self.cutoff)
-                    )
+            with self.store.read() as connection:
+                found += Pruned(
+                    self.cutoff, pruning.count_old_runs(connection, bounds, self.cutoff)
+                )
         with self.store.read() as connection:
             nodes = pruning.gone_nodes(connection, self.node_limits(), limit=None)
             audits = pruning.count_old_audits(connection, self.cutoff)

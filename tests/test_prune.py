@@ -93,6 +93,14 @@ def test_of_each_job_the_newest_rows_stay_however_old(store, clock):
     assert pruned.jobs == {"ext:cleanup": 6}
 
 
+def test_where_no_job_has_runs_to_spare_the_rest_is_forgotten_all_the_same(store, clock):
+    record(store, row(clock, 400 * DAY))
+    with store.write() as connection:
+        job_rows.add_audit(connection, clock.now() - 400 * DAY, "me", "pause", "ext:cleanup")
+    pruned = delete_old(store, clock, Retention(30 * DAY, runs=100), "me")
+    assert (pruned.runs, pruned.audits) == (0, 1)
+
+
 UNENDED = (State.PENDING, State.CLAIMED, State.DISPATCHED, State.RUNNING)
 
 

@@ -273,7 +273,11 @@ class Machine:
         yield from map(self._due, self._pending())
 
     def _pending(self) -> tuple[int | None, int | None]:
-        sql = "SELECT min(available_at), min(available_until) FROM jobs_run WHERE state = 'pending'"
+        # Whoever ends a run looks at once for those that wait for its slot.
+        sql = (
+            "SELECT min(CASE WHEN reason NOT IN ('overlap', 'concurrency') THEN available_at END), "
+            "min(available_until) FROM jobs_run WHERE state = 'pending'"
+        )
         if self._reader is None:
             self._reader = sqlite3.connect(self.file)
         found: tuple[int | None, int | None] = self._reader.execute(sql).fetchone()

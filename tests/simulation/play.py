@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import structlog
 
+from systemprompt_jobs import _claim
 from tests.simulation.day import Day
+from tests.simulation.faults import LEASE_S
 
 if TYPE_CHECKING:
     from collections import Counter
+
+
+_LOOK = timedelta(seconds=LEASE_S / 3)
+"""So often a node looks whether the run has ended for which a caught-up tick waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +37,15 @@ class Played:
 
 def play(seed: int, nodes: int = 3, hours: float = 24, about: str = "", *, tell=False) -> Played:
     """Live through the day of a seed. The story is told if something is wrong or `tell`."""
-    before = structlog.get_config()
+    before, chance = structlog.get_config(), random.getstate()
+    random.seed(seed)  # what prunes draws from it when to
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     try:
-        with TemporaryDirectory() as folder:
+        # It is a look like those of the world's `look_s`, but an appointment to the world.
+        with patch.object(_claim, "_LOOK_AGAIN", _LOOK), TemporaryDirectory() as folder:
             day = Day(seed, Path(folder), nodes, hours)
             wrong = [str(violation) for violation in day.play()]
     finally:
         structlog.configure(**before)
+        random.setstate(chance)
     return Played(seed, day.ticks, day.faults, wrong, day.story(about) if wrong or tell else "")
