@@ -147,8 +147,8 @@ class Recorder:
 
     def count_sent(self) -> None:
         """Look how many runs of each remote pool wait for a worker."""
-        with self._store.read() as connection:
-            found = Counter(dispatch_rows.under_way(connection))
+        with self._store.ask() as questions:
+            found = Counter(dispatch_rows.under_way(questions))
         with self._lock:
             more = any(found[pool] < self._sent[pool] for pool in self._remote)
             self._sent = found

@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from ._questions import Asked
+
 _LONGEST_S = 3600.0
 _LONGEST_PAUSE_S = 60.0
 _DOUBLINGS = 20
 
 _CHUNK = 500
+
+
+_UNDER_WAY = (
+    select(run.c.pool, func.count().label("number"))
+    .where(HELD, run.c.state == State.DISPATCHED)
+    .group_by(run.c.pool)
+)
 
 
 class Refusal(NamedTuple):
@@ -111,10 +120,9 @@ def hand_back(connection: Connection, refused: Sequence[Refusal], now: datetime)
     return back
 
 
-def under_way(connection: Connection) -> dict[str, int]:
+def under_way(connection: Asked) -> dict[str, int]:
     """Return how many runs of each pool wait for a worker. Uses the partial index of held runs."""
-    counted = select(run.c.pool, func.count()).where(HELD, run.c.state == State.DISPATCHED)
-    return {pool: number for pool, number in connection.execute(counted.group_by(run.c.pool))}  # noqa: C416  # rows are no pairs to mypy
+    return {row.pool: row.number for row in connection.execute(_UNDER_WAY, {})}
 
 
 def ended(connection: Connection, ids: Iterable[int]) -> list[Run]:

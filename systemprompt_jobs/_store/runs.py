@@ -11,7 +11,20 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import (
+    Integer,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+    update,
+)
 
 from ..model import Overlap, Report, Run, State, Trigger, changed
 from . import said as said_rows
@@ -552,26 +565,14 @@ def take_pending(
     until it has come. Uses the partial index `jobs_run_pending`, which holds pending runs only,
     and the primary key of `jobs_job_set`.
     """
-    here = (
-        select(*_RUN_COLUMNS)
-        .where(
-            PENDING,
-            run.c.available_at <= now,
-            ~_outdated(now),
-            ~_waits_for_pause(now),
-            _in_set(job_set),
-        )
-        .order_by(run.c.available_at, run.c.id)
-        .with_for_update(of=run, skip_locked=True)
-    )
-    for_slots = and_(run.c.reason.not_in(("", IN_TURN)), ~slots.taken())
+    values = {"the_time": now, "the_set": job_set}
     free: list[Run] = []
     waiting: list[Run] = []
-    for of_pool, limit in _shares(room):
-        free += _runs(connection, here.where(run.c.reason == "", of_pool).limit(limit))
-        waiting += _runs(connection, here.where(for_slots, of_pool).limit(_MOST_WAITING))
+    for where, limit in _shares(room):
+        free += _pending(connection, "", where, values | {"most": limit})
+        waiting += _pending(connection, "slots", where, values | {"most": _MOST_WAITING})
     waiting.sort(key=lambda r: (r.due or now, r.id))  # pools may share a limit
-    waiting += _next_in_turn(connection, here)
+    waiting += _next_in_turn(connection, values | {"most": _MOST_WAITING})
     claims = slots.assign(waiting, slots.read(connection, waiting))
     kept_out = {claim.run.id for claim in claims if claim.verdict is not Verdict.START}
     due = [*free, *(r for r in waiting if r.id not in kept_out)]
@@ -582,15 +583,48 @@ def take_pending(
     return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
 
 
-def _runs(connection: Connection, statement: Select[Any]) -> list[Run]:
-    return [to_run(row) for row in connection.execute(statement)]
+def _pending(
+    connection: Connection, reason: str, where: Mapping[str, Any], values: Mapping[str, Any]
+) -> list[Run]:
+    rows = connection.execute(_pending_statement(reason, *where), {**where, **values})
+    return [to_run(row) for row in rows]
 
 
-def _next_in_turn(connection: Connection, here: Select[Any]) -> list[Run]:
-    """Return the first of each job's runs that wait for their turn, if nothing is before it."""
+@functools.cache
+def _pending_statement(reason: str, where: str = "") -> Select[Any]:
+    """Build it once: that costs more than to ask the database."""
+    now = bindparam("the_time", type_=Instant)
     firsts = select(func.min(run.c.id)).where(PENDING, run.c.reason == IN_TURN)
-    mine = run.c.id.in_(firsts.group_by(run.c.job_id))
-    first = {r.job_id: r for r in _runs(connection, here.where(mine).limit(_MOST_WAITING))}
+    chosen = {
+        "": run.c.reason == "",
+        "slots": and_(run.c.reason.not_in(("", IN_TURN)), ~slots.taken()),
+        IN_TURN: run.c.id.in_(firsts.group_by(run.c.job_id)),
+    }
+    pools = {
+        "": true(),
+        "pool": run.c.pool == bindparam("pool"),
+        "others": run.c.pool.not_in(bindparam("others", expanding=True)),
+    }
+    return (
+        select(*_RUN_COLUMNS)
+        .where(
+            PENDING,
+            run.c.available_at <= now,
+            ~_outdated(now),
+            ~_waits_for_pause(now),
+            _in_set(bindparam("the_set")),
+            chosen[reason],
+            pools[where],
+        )
+        .order_by(run.c.available_at, run.c.id)
+        .limit(bindparam("most", type_=Integer))
+        .with_for_update(of=run, skip_locked=True)
+    )
+
+
+def _next_in_turn(connection: Connection, values: Mapping[str, Any]) -> list[Run]:
+    """Return the first of each job's runs that wait for their turn, if nothing is before it."""
+    first = {r.job_id: r for r in _pending(connection, IN_TURN, {}, values)}
     if not first:
         return []
     others = connection.execute(
@@ -606,13 +640,13 @@ def _next_in_turn(connection: Connection, here: Select[Any]) -> list[Run]:
     return [r for id_, r in first.items() if id_ not in open_ or open_[id_] > r.tick]
 
 
-def _shares(room: Mapping[str, int]) -> list[tuple[ColumnElement[bool], int]]:
+def _shares(room: Mapping[str, int]) -> list[tuple[Mapping[str, Any], int]]:
     """Return what to read for each pool with room, so that none hides what waits for another.
 
     Last come runs in a pool that only the node which made them has.
     """
-    shares = [(run.c.pool == pool, free) for pool, free in room.items() if free > 0]
-    return [*shares, (run.c.pool.not_in([*room]), sum(free for _, free in shares))]
+    shares = [({"pool": pool}, free) for pool, free in room.items() if free > 0]
+    return [*shares, ({"others": [*room]}, sum(free for _, free in shares))]
 
 
 def _at_most(room: Mapping[str, int], runs: Iterable[Run]) -> list[Run]:
