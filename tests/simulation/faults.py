@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import random
     from collections import Counter
 
+    from tests.simulation.lives import Lives
     from tests.simulation.machines import SimMachine
 
 MINUTE, HOUR = 60.0, 3600.0
@@ -31,6 +32,7 @@ class Faults(People):
 
     faults: Counter[str]
     one_clock: bool
+    lives: Lives
     _delays: random.Random
     _healed = False
     _owed = False
@@ -107,6 +109,7 @@ class Faults(People):
 
     def _stop(self, machine: SimMachine, grace: timedelta) -> None:
         self.hand = machine.node
+        self.lives.note(self.hand, machine.name, works=machine.works)
         machine.stop(grace)
         self.hand = ""
 
