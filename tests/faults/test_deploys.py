@@ -94,7 +94,8 @@ def test_a_schedule_changed_by_a_rolling_deploy_and_back(new_cluster, database, 
     rare = {*checker.ticks(RARE, returned + 1 * SECOND, until)}
     assert {tick for tick in ticks if returned + 1 * SECOND < tick <= until} == rare
     extra = {tick for tick in ticks if tick % (4 * SECOND)}
-    assert all(changing < tick < returned for tick in extra)
+    # A tick may have been claimed a little ahead of its time when its scheduler went.
+    assert all(changing < tick <= returned + 1 * SECOND for tick in extra)
     starts = checker.query(cluster.url, "SELECT count(*) FROM jobs_attempt GROUP BY run_id")
     assert {number for (number,) in starts} == {1}
     assert [node.end() for node in old] == [0, 0, 0]
