@@ -7,8 +7,9 @@ from queue import SimpleQueue
 
 import pytest
 
-from systemprompt_jobs import JobExtension, Runtime, hookimpl
+from systemprompt_jobs import JobExtension, Runtime, hookimpl, job
 from systemprompt_jobs.errors import UnknownJobError
+from systemprompt_jobs.model import State
 
 PATIENCE_S = 90
 JOBS = """
@@ -88,3 +89,21 @@ def test_an_unknown_job_is_refused_and_none_is_paused(root):
         asked.pause("secondly", "thirdly")
     assert (asked.pauses(), asked.held()) == ({}, {})
     asked.stop()
+
+
+def test_a_start_up_run_waits_with_its_next_try_until_its_job_is_resumed(scheduler):
+    @job(schedule="0 0 0 1 7 *", run_on_startup=True, max_attempts=3, retry_delay="1m")
+    def fails():
+        raise RuntimeError("at first")
+
+    scheduler.add(fails)
+    scheduler.configure(jobs=[{"extension": "tests", "job": "fails", "enabled": True}])
+    scheduler.advance("10s")
+    scheduler.runtime.pause("fails")
+    scheduler.advance("1 hour")
+    (run,) = scheduler.runs("fails")
+    assert (run.attempt, run.state, run.reason) == (1, State.CLAIMED, "paused")
+    scheduler.runtime.resume("fails")
+    scheduler.advance("1 hour")
+    (run,) = scheduler.runs("fails")
+    assert (run.attempt, run.state) == (3, State.FAILED)

@@ -226,9 +226,9 @@ def gate(
 
     The others are `skipped` for overlap, or wait for a slot: ticks `pending` for any node, the
     rest `claimed` as before, since they belong to this one. A run that is no longer claimed by
-    this node, or `dispatched`, under this fence is in neither list. The attempt is recorded and the slots are taken
-    in the same transaction. `doubted` are runs whose gate was sent before and never answered:
-    what is on record is read back for them.
+    this node, or `dispatched`, under this fence is in neither list. The attempt is recorded and the
+    slots are taken in the same transaction. `doubted` are runs whose gate was sent before and
+    never answered: what is on record is read back for them.
     """
     if not runs:
         return [], []
@@ -241,6 +241,8 @@ def gate(
         and found[wanted.id].fence == wanted.fence
     ]
     done = _gated_before(connection, [r for r in runs if r.id in doubted], found)
+    paused = _paused(connection, mine, now)
+    mine = [r for r in mine if r.id not in paused]
     verdicts = slots.take(connection, mine)
     started = [_started(r, now) for r in mine if verdicts.get(r.id, Verdict.START) is Verdict.START]
     others = [
@@ -248,11 +250,25 @@ def gate(
         for r in mine
         if verdicts.get(r.id, Verdict.START) is not Verdict.START
     ]
+    others += [replace(r, reason="paused") for r in runs if r.id in paused]
     _write_started(connection, started, now, lease_until)
     _write_kept_out(connection, others)
     started += [r for r in done if r.state is State.RUNNING]
     others += [r for r in done if r.state is State.SKIPPED]
     return started, others
+
+
+def _paused(connection: Connection, runs: Iterable[Run], now: datetime) -> set[int]:
+    """Return which start-up runs wait to be tried again while their job is paused.
+
+    They wait on the node to which they belong. The retries of others are `pending` meanwhile, where
+    nobody takes them.
+    """
+    ids = [r.id for r in runs if r.trigger is Trigger.STARTUP and r.attempt]
+    if not ids:
+        return set()
+    waiting = select(run.c.id).where(run.c.id.in_(ids), _waits_for_pause(now))
+    return set(connection.execute(waiting).scalars())
 
 
 def _started(r: Run, now: datetime) -> Run:

@@ -1,9 +1,9 @@
 """Trivial runs per second on Celery, recorded in PostgreSQL, against bare Celery's trivial tasks.
 
-`python -m tests.bench.bench_celery [RUNS [POOL]...]`, a pool being `threads` or `processes`. One RabbitMQ and one PostgreSQL (with fsync) are started
-for it, and all variants take turns there. Each has one worker that runs four functions at once, in
-threads or in processes of its own, holds up to 100 messages that have not begun, and acknowledges
-late. Celery is measured with publisher confirms, which our executor always asks for, and without.
+`python -m tests.bench.bench_celery [RUNS [POOL]...]`, a pool being `threads` or `processes`. One
+RabbitMQ and one PostgreSQL (with fsync) are started for it, and all variants take turns there. Each
+has one worker that runs four functions at once, in threads or in processes of its own, holds up to
+100 messages that have not begun, and acknowledges late. Celery is measured with publisher confirms, which our executor always asks for, and without.
 The clock runs from the first message until the last function has written its byte; processor time
 is the kernel's count, until all is recorded and acknowledged.
 
