@@ -51,7 +51,7 @@ def prospect(plan: Plan, known: Evidence, fingerprint: str, now: datetime) -> It
         yield from _coming(plan, known, fingerprint, now)
     yield from _start_up(plan)
     if not plan.enforce and plan.problem is None:
-        yield "`ctx.enforce` is false: a job that asks for it only says what it would destroy."
+        yield "ctx.enforce is false: a job that asks for it only says what it would destroy."
 
 
 def _never(plan: Plan, now: datetime) -> str:
