@@ -77,7 +77,7 @@ def _coming(plan: Plan, known: Evidence, fingerprint: str, now: datetime) -> Ite
     tick = plan.schedule.next(now)
     row = known.row
     if row is not None and row.paused_at is not None and not _over(row.paused_until, now):
-        yield f"It is paused{_pause_words(row.by, row.note, row.paused_until)}."
+        yield f"It is paused{_pause_words(row.by, row.note, row.paused_at, row.paused_until)}."
     elif not known.live:
         yield (
             f"It is due {_local(tick, plan)}, but no scheduler is live: start one with "
@@ -104,10 +104,16 @@ def _over(until: datetime | None, now: datetime) -> bool:
     return until is not None and until <= now
 
 
-def _pause_words(who: str | None, note: str | None, until: datetime | None) -> str:
+def _pause_words(
+    who: str | None,
+    note: str | None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> str:
     by = f" by {who}" if who else ""
+    start = f" since {_utc(since)}" if since else ""
     end = f" until {_utc(until)}" if until else ""
-    return f"{by}{end}{f': {note}' if note else ''}"
+    return f"{by}{start}{end}{f': {note}' if note else ''}"
 
 
 def _one_of(nodes: Sequence[str]) -> str:
@@ -179,7 +185,7 @@ def _recorded(plan: Plan, known: Evidence, run: Run) -> Iterator[str]:
     if run.state is State.PENDING and run.message:
         yield f"It was handed back: {run.message}."
     if run.reason == "paused" and known.paused is not None:
-        yield f"Paused{_pause_words(known.paused.who, known.paused.note, None)}."
+        yield f"Paused{_pause_words(known.paused.who, known.paused.note)}."
     if run.state is State.MISSED:
         yield _who_was_up(known)
     yield from _execution(run)
@@ -228,7 +234,7 @@ def _execution(run: Run) -> Iterator[str]:
 def _unclaimed(plan: Plan, known: Evidence, tick: datetime) -> Iterator[str]:
     yield f"The tick {_local(tick, plan)} has not been claimed yet."
     if known.row.paused_at is not None:
-        yield f"The job is paused{_pause_words(known.row.by, known.row.note, None)}."
+        yield f"The job is paused{_pause_words(known.row.by, known.row.note)}."
     elif not plan.enabled:
         yield f"The job is disabled by {_by(plan.sources['enabled'])}: it has no due ticks."
     elif not known.live:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+
+from .secrets import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -270,6 +273,23 @@ class Source:
     value: Any
     layer: str
     place: Place = Place()
+
+    @property
+    def by(self) -> str:
+        """Who said it, short: `default`, `config.yaml:3` or `@job at my_jobs.py:12`."""
+        if self.place.file is None:
+            return self.layer
+        where = f"{self.place.file.name}:{self.place.line}"
+        return f"@job at {where}" if self.layer == "job" else where
+
+    def text(self, name: str) -> str:
+        """Return the value as a file would have it; it is masked where `name` or it is secret."""
+        value = masked(self.value, name)
+        if value is None:
+            return "none"
+        if isinstance(value, str) and value:
+            return value
+        return json.dumps(value, default=str, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)

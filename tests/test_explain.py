@@ -85,7 +85,10 @@ class TestProspect:
             paused_at=START - HOUR, paused_until=START + HOUR, by="ann", note="disk is full"
         )
         said = will(plan(), row=paused)
-        assert "It is paused by ann until 2026-03-02 11:00:00 UTC: disk is full." in said
+        assert (
+            "It is paused by ann since 2026-03-02 09:00:00 UTC until 2026-03-02 11:00:00 UTC: "
+            "disk is full."
+        ) in said
 
     def test_a_pause_that_is_over_is_none(self):
         paused = row(paused_at=START - HOUR, paused_until=START)

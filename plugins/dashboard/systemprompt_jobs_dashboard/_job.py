@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from systemprompt_jobs.errors import UnknownJobError
-from systemprompt_jobs.secrets import masked
 
 from . import _charts, _words
 from ._guard import dashboard_of
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from systemprompt_jobs import Run, Runtime
-    from systemprompt_jobs.model import Explanation, Glance, JobOverview, Plan, Source
+    from systemprompt_jobs.model import Explanation, Glance, JobOverview, Plan
 
 _RUNS, _STRIP, _CHART, _RANKED, _TICKS, _LATELY, _DIGITS = 25, 40, 60, 1000, 10, 5, 18
 
@@ -159,20 +158,13 @@ class Value:
     """A value in force, who set it, and the values it hides, highest first."""
 
     name: str
-    value: object
+    value: str
     by: str
-    hidden: tuple[tuple[object, str], ...]
+    hidden: tuple[tuple[str, str], ...]
 
 
 def _values(plan: Plan) -> Iterator[Value]:
     for name, sources in plan.sources.items():
         *hidden, last = sources
-        over = tuple((masked(s.value, name), _set_by(s)) for s in reversed(hidden))
-        yield Value(name, masked(last.value, name), _set_by(last), over)
-
-
-def _set_by(source: Source) -> str:
-    if source.place.file is None:
-        return source.layer
-    where = f"{source.place.file.name}:{source.place.line}"
-    return f"@job at {where}" if source.layer == "job" else where
+        over = tuple((source.text(name), source.by) for source in reversed(hidden))
+        yield Value(name, last.text(name), last.by, over)

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._options import as_json
-from ._plans import value_text
 from ._shapes import print_json, source_shape, values_shape
 from ._table import Column, show_table
 from ._text import say
 
 if TYPE_CHECKING:
     from systemprompt_jobs import Runtime
-    from systemprompt_jobs.model import Source
 
     from ._session import Session
 
@@ -47,22 +45,13 @@ def _answer(runtime: Runtime) -> dict[str, Any]:
 
 
 def _rows(runtime: Runtime) -> list[tuple[str, str, str]]:
-    rows = [
-        (name, value_text(name, s[-1]), _place(s[-1]))
-        for name, s in runtime.settings.sources.items()
-    ]
+    settings = runtime.settings.sources
+    rows = [(name, said[-1].text(name), said[-1].by) for name, said in settings.items()]
     for plan in runtime.plans:
-        for name, sources in plan.sources.items():
-            if sources[-1].layer not in {"default", "job"}:
-                rows.append(
-                    (f"{plan.id} {name}", value_text(name, sources[-1]), _place(sources[-1]))
-                )
+        for name, said in plan.sources.items():
+            if said[-1].layer not in {"default", "job"}:
+                rows.append((f"{plan.id} {name}", said[-1].text(name), said[-1].by))
     return rows
-
-
-def _place(source: Source) -> str:
-    file = source.place.file
-    return source.layer if file is None else f"{file.name}:{source.place.line}"
 
 
 @command.command("schema")

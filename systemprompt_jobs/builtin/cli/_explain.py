@@ -11,7 +11,7 @@ from systemprompt_jobs.builtin.words import schedule_words
 
 from . import _complete
 from ._options import as_json
-from ._plans import condition, value_text
+from ._plans import condition
 from ._shapes import print_json, run_shape, values_shape
 from ._table import Cell, Column, show_table
 from ._text import one_line, paragraph, say
@@ -20,7 +20,7 @@ from ._times import read_instant
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from systemprompt_jobs.model import Explanation, Plan, Source
+    from systemprompt_jobs.model import Explanation, Plan
 
     from ._session import Session
 
@@ -66,14 +66,6 @@ def _rows(plan: Plan) -> Iterator[tuple[Cell | str, Cell | str, Cell | str]]:
     """Yield each value in force, and below it those that it hides, highest first."""
     for name, sources in plan.sources.items():
         *hidden, last = sources
-        yield name, value_text(name, last), _set_by(last)
+        yield name, last.text(name), last.by
         for source in reversed(hidden):
-            yield "", Cell(f"over {value_text(name, source)}", "dim"), Cell(_set_by(source), "dim")
-
-
-def _set_by(source: Source) -> str:
-    place = source.place
-    if place.file is None:
-        return source.layer
-    where = f"{place.file.name}:{place.line}"
-    return f"@job at {where}" if source.layer == "job" else where
+            yield "", Cell(f"over {source.text(name)}", "dim"), Cell(source.by, "dim")

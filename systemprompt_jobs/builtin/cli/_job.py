@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs.builtin.words import schedule_words
 
-from ._plans import next_ticks, standing, value_text
+from ._plans import next_ticks, standing
 from ._problems import show_degraded, show_held, show_others
 from ._runs import long_when, said, show_runs
 from ._shapes import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from systemprompt_jobs import Run, Runtime
-    from systemprompt_jobs.model import JobOverview, Orphan, PauseOverview, Plan, Source
+    from systemprompt_jobs.model import JobOverview, Orphan, PauseOverview, Plan
 
 _TICKS, _RUNS, _TRACEBACK_LINES = 3, 5, 15
 _FAILURES = ("failed", "timed_out", "lost")
@@ -117,10 +117,7 @@ def show_job(runtime: Runtime, plan: Plan) -> None:
 
 
 def _values(plan: Plan) -> list[tuple[str, str, str]]:
-    return [
-        (name, value_text(name, sources[-1]), _set_by(sources[-1]))
-        for name, sources in plan.sources.items()
-    ]
+    return [(name, said[-1].text(name), said[-1].by) for name, said in plan.sources.items()]
 
 
 def _start_up(plan: Plan) -> tuple[str, str, str]:
@@ -128,15 +125,6 @@ def _start_up(plan: Plan) -> tuple[str, str, str]:
     reason = "needs `enabled: true` in config.yaml" if declared and not plan.starts_up else ""
     by = "@job(run_on_startup=True)" if declared else "default"
     return "run_on_startup", str(plan.starts_up).lower(), reason or by
-
-
-def _set_by(source: Source) -> str:
-    """Return the layer and its line; `--json` has whole paths."""
-    place = source.place
-    if place.file is None:
-        return source.layer
-    where = f"{place.file.name}:{place.line}"
-    return f"@job at {where}" if source.layer == "job" else where
 
 
 def _ticks_from(overview: JobOverview) -> datetime | None:

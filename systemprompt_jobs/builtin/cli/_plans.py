@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from systemprompt_jobs.errors import UsageError
-from systemprompt_jobs.secrets import masked
 
 from ._lazy import near
 
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from systemprompt_jobs.model import JobOverview, Plan, Source
+    from systemprompt_jobs.model import JobOverview, Plan
 
 
 def condition(plan: Plan) -> str:
@@ -28,16 +26,6 @@ def standing(overview: JobOverview) -> str:
     """Return the condition of a job's plan, or `superseded` where another plan is in force."""
     found = condition(overview.plan)
     return "superseded" if overview.superseded and found != "degraded" else found
-
-
-def value_text(name: str, source: Source) -> str:
-    """Return a value as a file would have it, its secrets masked."""
-    value = masked(source.value, name)
-    if value is None:
-        return "none"
-    if isinstance(value, str) and value:
-        return value
-    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def next_ticks(plan: Plan, after: datetime, count: int) -> list[datetime]:
