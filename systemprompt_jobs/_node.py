@@ -139,7 +139,10 @@ class LiveNode:
         self._new_plans: dict[str, Plan] | None = None
         self._watch: Watch | None = None
         self._manager = manager
-        self._observer = Observer(manager)
+        self._observer = Observer(
+            manager,
+            busy=lambda: self._recorder.is_starting(),  # noqa: PLW0108  # made below
+        )
         self._interrupter = Interrupter(
             clock,
             workers={

@@ -18,12 +18,19 @@ from .errors import text_of
 from .model import Observers, Place, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pluggy
 
 _CAPACITY = 100_000
 
 DRAIN_S = 5.0
 """How long observers may take to see the last events."""
+
+YIELD_S = 0.1
+"""So long observers let runs start first that wait for it: both need the interpreter's lock."""
+
+_LOOK_S = 0.005
 
 SLOW_S = 1.0
 """An observer that takes longer is reported: all that wait are late by it."""
@@ -35,11 +42,18 @@ class Observer:
     """A bounded queue of hook calls and the thread that makes them.
 
     `put` never blocks: calls that do not fit are counted in `dropped`. A hook that nobody
-    implements at its first call costs next to nothing.
+    implements at its first call costs next to nothing. While `busy`, a thread that had nothing to
+    do begins up to `YIELD_S` later.
     """
 
-    def __init__(self, manager: pluggy.PluginManager, capacity: int = _CAPACITY) -> None:
+    def __init__(
+        self,
+        manager: pluggy.PluginManager,
+        capacity: int = _CAPACITY,
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._manager = manager
+        self._busy = busy
         self._queue: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         self._capacity = capacity
         self._callers: dict[str, list[tuple[pluggy.HookImpl, Any]]] = {}
@@ -50,6 +64,7 @@ class Observer:
         self._thread = threading.Thread(target=self._run, name="jobs-observer", daemon=True)
         self._log = structlog.get_logger("systemprompt_jobs")
         self._overflow = threading.Lock()
+        self._rested = True
         self.dropped = 0
 
     def start(self) -> None:
@@ -98,7 +113,15 @@ class Observer:
 
     def _run(self) -> None:
         while (call := self._queue.get()) is not _END:
+            if self._rested:
+                self._give_way()
             self._call(*call)
+            self._rested = self._queue.empty()
+
+    def _give_way(self) -> None:
+        until = time.monotonic() + YIELD_S
+        while self._busy() and time.monotonic() < until:
+            time.sleep(_LOOK_S)
 
     def _call(self, hook: str, arguments: dict[str, Any]) -> None:
         if hook not in self._callers:

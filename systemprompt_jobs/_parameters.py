@@ -82,6 +82,8 @@ def validate(
     Raises one ParameterError that names every unknown, missing and unfitting parameter.
     """
     parameters = _signature(job).parameters
+    if not parameters and not values:
+        return {}
     complaints = [_unknown(name, parameters) for name in values if name not in parameters]
     result = {}
     for name, parameter in parameters.items():
@@ -128,9 +130,10 @@ def near(name: str, candidates: Iterable[str]) -> str:
 
 
 def _signature(job: Job[..., Any]) -> _Signature:
-    if job.function not in _signatures:
-        _signatures[job.function] = _inspect(job)
-    return _signatures[job.function]
+    known = _signatures.get(job.function)
+    if known is None:
+        known = _signatures[job.function] = _inspect(job)
+    return known
 
 
 def _inspect(job: Job[..., Any]) -> _Signature:

@@ -209,6 +209,15 @@ class Recorder:
         exhausted = self._exhausted()
         return [(pool, size) for pool, size in self._sizes.items() if pool not in exhausted]
 
+    def is_starting(self) -> bool:
+        """Return whether a pool that starts runs right now has more that are due."""
+        now = self._clock.reached()
+        with self._lock:
+            return any(
+                waiting and waiting[0][0] <= now and self._window(pool) > 0
+                for pool, waiting in self._waiting.items()
+            )
+
     def running(self) -> list[Run]:
         """Return the runs whose function has been started and has not reported yet."""
         with self._lock:

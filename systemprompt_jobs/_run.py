@@ -41,6 +41,8 @@ MAX_TRACEBACK = 100_000
 
 _MAX_COUNT = 2**63 - 1
 
+_making = threading.Lock()
+
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
@@ -79,13 +81,24 @@ class Attempt:
         self.job = plan.job
         self.config = plan.config
         self.ended = ended
-        self.cancelled = threading.Event()
+        self._cancelled: threading.Event | None = None
         self._resources = resources
         self._now = now
         self._began = began
         self._thread: int | None = None
         self._middleware = middleware
         self.said: Voice = said or Said(run)
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set when the function should end. Made when first asked for: most attempts need none."""
+        if self._cancelled is None:
+            with _making:
+                self._cancelled = self._cancelled or threading.Event()
+        return self._cancelled
+
+    def _is_cancelled(self) -> bool:
+        return self._cancelled is not None and self._cancelled.is_set()
 
     def interrupt(self) -> None:
         """Tell the function that it should end."""
@@ -129,7 +142,7 @@ class Attempt:
     def _verdict(self) -> _Verdict:
         self._thread = threading.get_ident()
         self._began()
-        return _Verdict(self.job, self.run, self._now, self.cancelled)
+        return _Verdict(self.job, self.run, self._now, self._is_cancelled)
 
     @contextmanager
     def _arguments(self) -> Iterator[tuple[tuple[JobContext, ...], Mapping[str, Any]]]:
@@ -137,7 +150,7 @@ class Attempt:
 
         The services are inside, so that middleware sees a COMMIT of theirs that fails.
         """
-        if self.cancelled.is_set():
+        if self._is_cancelled():
             raise RunCancelled("it was told to end before it began")
         speaking.set(self.said)
         structlog.contextvars.bind_contextvars(**identity(self.run))
@@ -167,7 +180,7 @@ class _Verdict:
     report: Report
 
     def __init__(
-        self, job: Job[..., Any], run: Run, now: Callable[[], datetime], cancelled: threading.Event
+        self, job: Job[..., Any], run: Run, now: Callable[[], datetime], cancelled: Callable[[], bool]
     ) -> None:
         self._job, self._run, self._now, self._cancelled = job, run, now, cancelled
         self._started = now()
@@ -193,7 +206,7 @@ class _Verdict:
             outcome = _failure(self._job, error)  # sys.exit() ends a run too, not the worker
             if isinstance(error, Skip):
                 outcome = _Outcome(State.SKIPPED, message=str(error))
-            elif self._cancelled.is_set() and _is_cancellation(error):
+            elif self._cancelled() and _is_cancellation(error):
                 where = outcome.traceback  # of one that is over its timeout, this is shown
                 outcome = _Outcome(State.CANCELLED, message=str(error), traceback=where)
         self.report = Report(
@@ -272,6 +285,8 @@ def _traceback_of(job: Job[..., Any], error: BaseException) -> str:
 
 
 def _clip(text: str) -> str:
+    if not text:
+        return text
     if len(text) <= MAX_MESSAGE:
         return masked_text(clean(text))
     return masked_text(clean(text[:MAX_MESSAGE])) + f" … (cut, {len(text):,} characters in all)"
@@ -279,6 +294,8 @@ def _clip(text: str) -> str:
 
 def _clip_start(text: str) -> str:
     """Keep the end of a traceback, which says most."""
+    if not text:
+        return text
     if len(text) <= MAX_TRACEBACK:
         return masked_text(clean(text))
     return f"(cut, {len(text):,} characters in all) …\n" + masked_text(clean(text[-MAX_TRACEBACK:]))
@@ -286,6 +303,8 @@ def _clip_start(text: str) -> str:
 
 def _count(value: Any) -> int | None:
     """Return a count of items as a database can keep it; None for what is no whole number."""
+    if value is None:
+        return None
     try:
         count = operator.index(value)  # other libraries' integers too
     except TypeError:

@@ -83,13 +83,16 @@ def decide(
     """
     if pause is not None and pause.start <= due < pause.end:
         return _skip(schedule, due, pause.end)
+    following = schedule.next(due)
     if due > now:
-        return Decision(due, None, due, schedule.next(due))
+        return Decision(due, None, due, following)
     horizon, overtaken = now + _INSTANT, False
     if pause is not None and due < pause.start:
         horizon = min(horizon, pause.start)
         overtaken = _is_overtaken(schedule, pause, now, policy)
-    newest = max(due, schedule.previous(horizon) or due)
+    newest = due
+    if following is not None and following < horizon:
+        newest = max(due, schedule.previous(horizon) or due)
     window = policy.window
     if policy.catch_up is CatchUp.NONE:
         window = min(window, PUNCTUAL)
@@ -100,7 +103,7 @@ def decide(
     if policy.catch_up is CatchUp.ALL:
         run = due if now - due <= window else schedule.next(now - window - _INSTANT) or newest
     if run == due:
-        return Decision(run, None, run, schedule.next(run))
+        return Decision(run, None, run, following)
     missed = _stretch(schedule, due, schedule.previous(run) or due)
     return Decision(run, missed, run, schedule.next(run))
 

@@ -107,6 +107,23 @@ class TestOneByOne:
         observe(manager, ("run_failed", {"run": 1, "report": 2}))
         assert seen == [2]
 
+    def test_runs_that_wait_to_be_started_go_first_but_not_for_long(self, manager, monkeypatch):
+        monkeypatch.setattr(_observe, "YIELD_S", PATIENCE)
+        answers, seen = [False, True, True], []
+        manager.register(plugin(run_started=lambda run: seen.append((run, *answers))))
+        observer = Observer(manager, busy=lambda: answers.pop())
+        observer.put("run_started", run=1)
+        observer.start()
+        observer.drain(PATIENCE)
+        assert seen == [(1,)]  # not before all was started
+
+        monkeypatch.setattr(_observe, "YIELD_S", 0.01)
+        observer = Observer(manager, busy=lambda: True)
+        observer.put("run_started", run=2)
+        observer.start()
+        observer.drain(PATIENCE)
+        assert seen == [(1,), (2,)]
+
     def test_two_implementations_in_one_plugin_see_each_call_once(self, manager):
         seen = []
         both = Plugin(

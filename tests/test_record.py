@@ -589,6 +589,24 @@ def test_each_pool_is_gated_for_its_own_workers(store):
     assert rig.recorder.room() == {"default": 6, "reports": -3}
 
 
+def test_a_pool_is_starting_while_it_has_just_started_some_and_has_more_that_are_due(store):
+    rig = Rig(store, *(make_plan(f"job{n}") for n in range(3)), size=1)
+    rig.tick()
+    (run,) = rig.started
+    assert not rig.recorder.is_starting()  # no worker has begun it
+    rig.recorder.began(run)
+    assert rig.recorder.is_starting()
+    rig.clock.advance(2 * WINDOW_S)  # it runs for longer than that
+    assert not rig.recorder.is_starting()
+    rig.finish(*rig.started)
+    for run in rig.started[1:]:
+        rig.recorder.began(run)
+        rig.finish(run)
+    for run in rig.started[2:]:
+        rig.recorder.began(run)
+    assert not rig.recorder.is_starting()  # there are no more
+
+
 def test_a_fast_pool_gives_no_window_to_a_slow_one(store):
     plans = [make_plan(f"job{n}", executor="reports" if n % 2 else "default") for n in range(20)]
     rig = Rig(store, *plans, sizes={"default": 2, "reports": 2})

@@ -263,17 +263,16 @@ def _converters(table: str, names: Names) -> tuple[tuple[int, Callable[[Any], An
     """Return what to do with which value of a row."""
     kinds = [_column(table, name).type for name in names]
     instants = [(n, micros) for n, kind in enumerate(kinds) if isinstance(kind, Instant)]
-    return (*instants, *((n, json.dumps) for n, kind in enumerate(kinds) if isinstance(kind, JSON)))
+    return (*instants, *((n, _json) for n, kind in enumerate(kinds) if isinstance(kind, JSON)))
+
+
+def _json(value: Any) -> str:
+    return "{}" if value == {} else json.dumps(value)  # most runs have no parameters
 
 
 def _plain(table: str, names: Names, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Return the rows with the values that the driver understands."""
-    converters = _converters(table, names)
-    plain = []
-    for row in rows:
-        values = list(row)
-        for n, convert in converters:
-            if values[n] is not None:
-                values[n] = convert(values[n])
-        plain.append(tuple(values))
-    return plain
+    columns: list[Sequence[Any]] = [*zip(*rows, strict=True)]
+    for n, convert in _converters(table, names):
+        columns[n] = [None if value is None else convert(value) for value in columns[n]]
+    return [*zip(*columns, strict=True)]

@@ -6,6 +6,7 @@ Every change of a held run names its fence, so that whoever holds an old one cha
 from __future__ import annotations
 
 import functools
+import operator
 from collections import Counter
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -121,6 +122,8 @@ _SAID = ("message", "processed", "failed", "error")
 """What a run repeats of its last attempt."""
 
 _REPORTED = ("started", "finished", "outcome", "message", "error", "traceback")
+
+_reported = operator.attrgetter(*_REPORTED)
 
 _START = """UPDATE jobs_run SET state = 'running', reason = '', attempt = attempt + 1, started = ?,
 node = ?, lease_until = ?, message = '', processed = NULL, failed = NULL, error = ''
@@ -430,7 +433,7 @@ def _end_attempts(connection: Connection, ended: Sequence[tuple[Run, Report]]) -
         attempt,
         ("run_id", "fence"),
         _REPORTED,
-        [(*(getattr(report, name) for name in _REPORTED), r.id, r.fence) for r, report in ended],
+        [(*_reported(report), r.id, r.fence) for r, report in ended],
     )
     said_rows.keep(connection, ended)
 

@@ -104,7 +104,8 @@ def assign(runs: Iterable[Run], held: Held) -> list[Claim]:
 def _assign(r: Run, held: Held) -> Claim:
     claim = Claim(r, Verdict.START)
     if r.overlap is not Overlap.ALLOW:
-        claim = _overlap(claim, held[_overlap_key(r)])
+        key = _overlap_key(r)
+        claim = _overlap(claim, key, held[key])
     limited = (r.policy or {}).get("concurrency")
     if claim.verdict is Verdict.START and limited:
         claim = _concurrency(claim, held[_limit_key(r)], limited["limit"])
@@ -115,15 +116,15 @@ def _assign(r: Run, held: Held) -> Claim:
     return claim
 
 
-def _overlap(claim: Claim, holders: dict[int, int]) -> Claim:
+def _overlap(claim: Claim, key: str, holders: dict[int, int]) -> Claim:
     r = claim.run
-    key, current, waiting = _overlap_key(r), holders.get(0), holders.get(1)
+    current, waiting = holders.get(0), holders.get(1)
     if current == r.id:
         return claim
     first_in_line = waiting in {None, r.id}
     if current is None and (first_in_line or r.overlap is Overlap.SKIP):
         leaves = ((key, 1),) if waiting == r.id else ()
-        return claim._replace(takes=((key, 0),), leaves=leaves)
+        return Claim(r, Verdict.START, ((key, 0),), leaves)
     if first_in_line and r.overlap is Overlap.QUEUE:
         takes = () if waiting == r.id else ((key, 1),)
         return claim._replace(verdict=Verdict.WAIT_OVERLAP, takes=takes)

@@ -9,6 +9,7 @@ milliseconds, and how many ticks never ran. The last table shows what the gate w
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import tempfile
@@ -59,7 +60,9 @@ def ours(count: int, seconds: float, url: str = "sqlite:///jobs.db") -> Lateness
         Path(folder, "profile.yaml").write_text(profile, "utf-8")
         runtime = Runtime(folder, plugins=[Many()], environ={"SYSTEMPROMPT_PLUGINS": ""})
         with runtime:
+            gc.freeze()  # as `serve` does
             time.sleep(seconds)
+        gc.unfreeze()
         runs = runtime.history(limit=int(count * (seconds + 5)))
         runtime.stop()
     first = min(run.tick for run in runs if run.tick)
