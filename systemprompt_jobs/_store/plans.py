@@ -77,8 +77,8 @@ def standing(
     chosen = list(ids)
     if not chosen:
         return {}
-    held = _held(_others(lease_now, boot, but, unburied=unburied))
-    held = held.where(among(connection, job_set.c.job_id, chosen)).subquery()
+    plans = _held(_others(lease_now, boot, but, unburied=unburied))
+    held = plans.where(among(connection, job_set.c.job_id, chosen)).subquery()
     same = and_(held.c.job_id == job.c.id, held.c.fingerprint == job.c.fingerprint)
     columns = (job.c.id, job.c.fingerprint, job.c.next_tick, job.c.schedule)
     rows = connection.execute(
@@ -106,8 +106,8 @@ def holders(
     others = _others(lease_now, boot, but, unburied=unburied)
     if not chosen or connection.execute(select(node.c.id).where(others).limit(1)).first() is None:
         return {}
-    held = _held(others).where(among(connection, job_set.c.job_id, chosen))
-    return {(row.job_id, row.fingerprint): row.node for row in connection.execute(held)}
+    plans = _held(others).where(among(connection, job_set.c.job_id, chosen))
+    return {(row.job_id, row.fingerprint): row.node for row in connection.execute(plans)}
 
 
 def _others(lease_now: int, boot: str, but: str, *, unburied: bool) -> ColumnElement[bool]:
