@@ -138,28 +138,28 @@ class Claimer:
         self._broken.clear()
         self._take_on(self._plans, self._yields)
 
-    def _yields(self, standing: Standing) -> bool:
+    def _yields(self, standing: Standing | JobRow, holder: str | None) -> bool:
         plan = self._plans[standing.id].extension
         return (
-            standing.node is not None
+            holder is not None
             and standing.distribution == plan.distribution
             and is_older(plan.version, standing.version)
         )
 
-    def _prevails(self, standing: Standing) -> bool:
+    def _prevails(self, standing: Standing | JobRow, holder: str | None) -> bool:
         """Return whether nobody else has the plan in force, or it is one of an older version.
 
         The latter, for this node's lease may have run out without its death.
         """
         plan = self._plans[standing.id].extension
-        return standing.node is None or (
+        return holder is None or (
             standing.distribution == plan.distribution and is_older(standing.version, plan.version)
         )
 
     def _take_on(
         self,
         ids: Collection[str],
-        stands_by: Callable[[Standing], bool],
+        stands_by: Callable[[JobRow, str | None], bool],
         *,
         unburied: bool = False,
     ) -> None:
@@ -173,18 +173,28 @@ class Claimer:
             self._take_on_some(ordered[start : start + _BATCH], stands_by, unburied=unburied)
 
     def _take_on_some(
-        self, ids: Sequence[str], stands_by: Callable[[Standing], bool], *, unburied: bool
+        self,
+        ids: Sequence[str],
+        stands_by: Callable[[JobRow, str | None], bool],
+        *,
+        unburied: bool,
     ) -> None:
         self._settle_doubt()
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
-            new = job_rows.unknown(connection, ids)
-            job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in new])
             rows = job_rows.lock(connection, ids, skip_locked=False)
+            if new := [id_ for id_ in ids if id_ not in rows]:
+                job_rows.add_missing(connection, [self.row(self._plans[id_]) for id_ in new])
+                rows |= job_rows.lock(connection, new, skip_locked=False)
             rows |= self._inherit(connection, rows, now)
+            changing = [row for row in rows.values() if not self._stands(row, now)]
             # Of now: nobody else decides meanwhile.
-            standing = self._standing(connection, rows, unburied=unburied)
-            taken = {id_: row for id_, row in rows.items() if not stands_by(standing[id_])}
+            holders = self._holders(connection, [row.id for row in changing], unburied=unburied)
+            taken = {
+                row.id: row
+                for row in changing
+                if not stands_by(row, holders.get((row.id, row.fingerprint)))
+            }
             replaced = [row for row in taken.values() if not self._continues(row)]
             enabled = {id_ for id_ in taken if self._plans[id_].enabled}
             decisions = settled(replaced, enabled, self._parse, now)
@@ -196,28 +206,28 @@ class Claimer:
                     self.row(self._plans[id_])
                     | {"next_tick": next_tick, "revision": taken[id_].revision + 1}
                     for id_, next_tick in next_ticks.items()
-                    if not self._stands(taken[id_], standing[id_], next_tick)
                 ],
             )
-        for id_, row in rows.items():
+        for id_ in ids:  # not those of the rows, which are further copies
+            row = rows[id_]
             in_force = id_ in taken or self._owns(row)
             odd = row.paused_at or _is_ahead(row, now)
             tick = now if odd else next_ticks.get(id_, row.next_tick)
             self._follow(id_, tick, in_force=in_force)
         self._took(claimed)
 
-    def _stands(self, row: JobRow, standing: Standing, next_tick: datetime | None) -> bool:
+    def _stands(self, row: JobRow, now: datetime) -> bool:
         """Return whether a row has been written by this plan: then a start leaves it alone."""
         plan = self._plans[row.id]
         return (
             row.revision > 0
-            and row.next_tick == next_tick
             and row.schedule == (plan.schedule.text if plan.schedule else "")
             and row.timezone == plan.timezone
             and (row.fingerprint, row.catch_up) == (self._fingerprints[row.id], plan.catch_up)
             and row.catchup_window == whole_seconds(plan.catchup_window)
-            and standing.distribution == plan.extension.distribution
-            and standing.version == plan.extension.version
+            and row.distribution == plan.extension.distribution
+            and row.version == plan.extension.version
+            and row.next_tick == self._next_tick(row, now)
         )
 
     def _follow(self, id_: str, tick: datetime | None, *, in_force: bool) -> None:
@@ -228,11 +238,11 @@ class Claimer:
             self._superseded.add(id_)
         self._agenda.set(id_, tick if in_force else None)
 
-    def _standing(
+    def _holders(
         self, connection: Connection, ids: Iterable[str], *, unburied: bool
-    ) -> dict[str, Standing]:
+    ) -> dict[tuple[str, str], str]:
         lease_now, me = self._clock.lease_now(), self._node.id
-        return plan_rows.standing(connection, ids, lease_now, self._boot, but=me, unburied=unburied)
+        return plan_rows.holders(connection, ids, lease_now, self._boot, me, unburied=unburied)
 
     def _review(self) -> None:
         """Look whether the holders of plans that replaced ours have gone, and take those on.
@@ -248,14 +258,21 @@ class Claimer:
         with self._store.read() as connection:
             if schedulers != self._schedulers:
                 self._superseded |= plan_rows.replaced(connection, set_hash(self._fingerprints))
-            found = self._standing(connection, self._superseded, unburied=True)
+            found = plan_rows.standing(
+                connection,
+                self._superseded,
+                self._clock.lease_now(),
+                self._boot,
+                but=self._node.id,
+                unburied=True,
+            )
         free = []
         for id_, standing in found.items():
             in_force = standing.fingerprint == self._fingerprints[id_]
             self._follow(id_, standing.next_tick, in_force=in_force)
-            if not in_force and self._prevails(standing):
+            if not in_force and self._prevails(standing, standing.node):
                 free.append(id_)
-        self._take_on(free, lambda other: not self._prevails(other), unburied=True)
+        self._take_on(free, lambda *other: not self._prevails(*other), unburied=True)
         self._schedulers = schedulers
         self._reviewed = self._clock.monotonic()
 

@@ -139,7 +139,7 @@ def job(
             tags=_strings("tags", tags),
             timezone=_typed("timezone", timezone, str) if timezone is not None else None,
             enabled=_typed("enabled", enabled, bool),
-            parameters=MappingProxyType(dict(_typed("parameters", parameters, Mapping))),
+            parameters=_mapping("parameters", parameters),
             aliases=_strings("aliases", aliases),
             overlap=_choice("overlap", overlap, Overlap),
             splay=_typed("splay", splay, (str, timedelta)),
@@ -155,9 +155,7 @@ def job(
             retry_on=_error_names("retry_on", retry_on),
             give_up_on=_error_names("give_up_on", give_up_on),
             repeatable=_typed("repeatable", repeatable, bool),
-            concurrency=None
-            if concurrency is None
-            else MappingProxyType(dict(_typed("concurrency", concurrency, Mapping))),
+            concurrency=None if concurrency is None else _mapping("concurrency", concurrency),
             executor=_typed("executor", executor, str) if executor is not None else None,
         )
 
@@ -183,6 +181,11 @@ def _typed(argument: str, value: Any, types: type | tuple[type, ...]) -> Any:
         names = [t.__name__ for t in (types if isinstance(types, tuple) else (types,))]
         raise TypeError(f"@job({argument}=…) takes {' or '.join(names)}, got {value!r}")
     return value
+
+
+def _mapping(argument: str, values: object) -> Mapping[str, Any]:
+    """Return a copy that nobody can change; nearly all are empty and share one."""
+    return MappingProxyType(dict(_typed(argument, values, Mapping))) if values != EMPTY else EMPTY
 
 
 def _number(argument: str, value: Any, types: type | tuple[type, ...]) -> Any:

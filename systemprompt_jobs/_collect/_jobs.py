@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from collections import Counter
@@ -75,7 +76,8 @@ def check_job(collected: CollectedJob, taken: Counter[str]) -> Problem | None:
             _check_name(name, taken[name])
         _refuse_generator(job)
         check_signature(job)
-        json.dumps(dict(job.parameters))
+        if job.parameters:
+            json.dumps(dict(job.parameters))
     except Unusable as error:
         return Problem(collected.id, str(error), job.place, error.remedy)
     except ParameterError as error:
@@ -98,5 +100,10 @@ def _check_name(name: str, owners: int) -> None:
 
 def _refuse_generator(job: Job[..., Any]) -> None:
     """Refuse a function that would "succeed" without running a line of it."""
-    if inspect.isgeneratorfunction(job.function) or inspect.isasyncgenfunction(job.function):
+    if _yields(job.function):
         raise Unusable("it yields, so calling it runs nothing", remedy="return instead of yield")
+
+
+@functools.lru_cache(maxsize=16)  # thousands of jobs may have one function
+def _yields(function: object) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)

@@ -28,7 +28,7 @@ class Matches:
 
 def match_entries(settings: Settings, collection: Collection) -> Matches:
     """Match entries by `extension:job`, today's names before former ones."""
-    ids = _ids_by_name(collection)
+    ids = _ids_by_name(collection) if settings.entries else {}
     firsts: dict[tuple[str, str], Entry] = {}
     matched: dict[str, tuple[Entry, ...]] = {}
     problems, unknown, warnings = [], _unknown_sections(settings, collection), []

@@ -54,22 +54,24 @@ def make_plans(settings: Settings, collection: Collection, parse: Parse) -> tupl
     matches = match_entries(settings, collection)
     mistakes: list[Problem] = []
     plans: list[Plan] = []
-    alike: dict[Hashable, Plan] = {}
+    alike: dict[Hashable, Mapping[str, Any]] = {}
     for job in collection.jobs:
         id_ = job.id
         kind = None if id_ in matches.entries or id_ in collection.degraded else _kind(job)
-        if kind in alike:
-            plans.append(replace(alike[kind], id=id_, job=job.job))
+        if like := alike.get(kind):
+            plans.append(Plan(id=id_, job=job.job, **like))
             continue
         draft = _Draft(job, settings, matches.entries.get(id_, ()), parse)
         plans.append(draft.plan(collection.degraded.get(id_)))
         mistakes += draft.mistakes
         if kind is not None and not (draft.flaws or draft.mistakes):
-            alike[kind] = plans[-1]
+            alike[kind] = {name: getattr(plans[-1], name) for name in _ALIKE}
     if problems := (*settings.problems, *matches.problems, *mistakes):
         raise ConfigurationError(in_file_order(problems))
     return tuple(plans)
 
+
+_ALIKE = tuple(name for name in Plan.__dataclass_fields__ if name not in {"id", "job"})
 
 _OWN = frozenset({"name", "description", "tags", "aliases", "parameters", "concurrency"})
 _shared = operator.attrgetter(*(name for name in Job.__dataclass_fields__ if name not in _OWN))
@@ -81,7 +83,7 @@ def _kind(collected: CollectedJob) -> Hashable:
     Where one function stands behind ten thousand jobs, they are planned once.
     """
     job = collected.job
-    kind = (collected.extension, repr(job.parameters), repr(job.concurrency), _shared(job))
+    kind = (collected.extension.name, repr(job.parameters), repr(job.concurrency), _shared(job))
     try:
         hash(kind)
     except TypeError:  # a schedule of a plugin's, say

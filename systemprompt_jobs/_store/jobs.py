@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class JobRow:
     """Who paused it; None once somebody has resumed it."""
     revision: int = 0
     """How often a scheduler has written its plan."""
+    distribution: str = ""
     version: str = ""
 
     def is_paused(self, now: datetime) -> bool:
@@ -59,7 +61,12 @@ _COLUMNS = (
     "note",
     "by",
     "revision",
+    "distribution",
+    "version",
 )
+
+_instant = functools.lru_cache(maxsize=1024)(instant)
+"""Many jobs are due together, and then share what is kept of that."""
 
 
 def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> dict[str, JobRow]:
@@ -74,13 +81,13 @@ def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> di
 
 def _to_row(row: tuple[Any, ...]) -> JobRow:
     id_, schedule, zone, fingerprint, next_, last, catch_up, window, since, until, *rest = row
-    ticks, pause = (instant(next_), instant(last)), (instant(since), instant(until))
+    ticks, pause = (_instant(next_), _instant(last)), (_instant(since), _instant(until))
     return JobRow(id_, schedule, zone, fingerprint, *ticks, catch_up, window, *pause, *rest)
 
 
 def all_rows(connection: Connection) -> dict[str, JobRow]:
     """Read every job's row."""
-    rows = connection.execute(select(*(job.c[name] for name in (*_COLUMNS, "version"))))
+    rows = connection.execute(select(*(job.c[name] for name in _COLUMNS)))
     return {row.id: JobRow(*row) for row in rows}
 
 
@@ -89,12 +96,6 @@ def add_missing(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> No
     if rows:
         names = tuple(rows[0])
         insert_many(connection, job, names, [tuple(row.values()) for row in rows])
-
-
-def unknown(connection: Connection, ids: Sequence[str]) -> list[str]:
-    """Return those of these jobs that have no row."""
-    known = {id_ for (id_,) in select_many(connection, job, ("id",), "id", ids, "")}
-    return [id_ for id_ in ids if id_ not in known]
 
 
 def install(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

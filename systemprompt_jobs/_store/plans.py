@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from ._questions import Asked
 
@@ -26,6 +26,10 @@ _NEWEST = select(func.max(node.c.started)).where(node.c.kind == "scheduler").sca
 _SCHEDULERS = select(node.c.id, _LIVE.label("live")).where(
     node.c.kind == "scheduler", or_(_LIVE, node.c.started == _NEWEST)
 )
+
+
+_ROWS = 1000
+"""Rows per statement: what is made of them takes memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,18 @@ class Standing:
 
 
 def add_set(connection: Connection, digest: str, fingerprints: Mapping[str, str]) -> None:
-    """Remember which jobs a node has, and by which plans; written once per set."""
-    rows = [(digest, id_, fingerprints[id_]) for id_ in sorted(fingerprints)]
-    insert_many(connection, job_set, ("hash", "job_id", "fingerprint"), rows)
+    """Remember which jobs a node has, and by which plans; written once per set.
+
+    The rows that are there already are locked, as those would be that are inserted.
+    """
+    found = select(job_set.c.hash).where(job_set.c.hash == digest).with_for_update(key_share=True)
+    counted = select(func.count()).select_from(found.subquery())
+    if connection.execute(counted).scalar_one() == len(fingerprints):
+        return
+    ids = sorted(fingerprints)
+    for start in range(0, len(ids), _ROWS):
+        rows = [(digest, id_, fingerprints[id_]) for id_ in ids[start : start + _ROWS]]
+        insert_many(connection, job_set, ("hash", "job_id", "fingerprint"), rows)
 
 
 def standing(
@@ -64,17 +77,8 @@ def standing(
     chosen = list(ids)
     if not chosen:
         return {}
-    held = (
-        select(job_set.c.job_id, job_set.c.fingerprint, func.min(node.c.id).label("node"))
-        .join(node, node.c.job_set == job_set.c.hash)
-        .where(
-            is_unburied(boot) if unburied else is_live(lease_now, boot),
-            node.c.id != but,
-            among(connection, job_set.c.job_id, chosen),
-        )
-        .group_by(job_set.c.job_id, job_set.c.fingerprint)
-        .subquery()
-    )
+    plans = _held(_others(lease_now, boot, but, unburied=unburied))
+    held = plans.where(among(connection, job_set.c.job_id, chosen)).subquery()
     same = and_(held.c.job_id == job.c.id, held.c.fingerprint == job.c.fingerprint)
     columns = (job.c.id, job.c.fingerprint, job.c.next_tick, job.c.schedule)
     rows = connection.execute(
@@ -83,6 +87,41 @@ def standing(
         .where(among(connection, job.c.id, chosen))
     )
     return {row.id: Standing(*row) for row in rows}
+
+
+def holders(
+    connection: Connection,
+    ids: Iterable[str],
+    lease_now: int,
+    boot: str,
+    but: str,
+    *,
+    unburied: bool,
+) -> dict[tuple[str, str], str]:
+    """Return which live scheduler has which plan of these jobs: by (job, fingerprint).
+
+    As `standing` does; where there is no other scheduler at all, one small statement tells.
+    """
+    chosen = list(ids)
+    others = _others(lease_now, boot, but, unburied=unburied)
+    if not chosen or connection.execute(select(node.c.id).where(others).limit(1)).first() is None:
+        return {}
+    plans = _held(others).where(among(connection, job_set.c.job_id, chosen))
+    return {(row.job_id, row.fingerprint): row.node for row in connection.execute(plans)}
+
+
+def _others(lease_now: int, boot: str, but: str, *, unburied: bool) -> ColumnElement[bool]:
+    live = is_unburied(boot) if unburied else is_live(lease_now, boot)
+    return and_(live, node.c.id != but)
+
+
+def _held(others: ColumnElement[bool]) -> Select[tuple[str, str, str]]:
+    return (
+        select(job_set.c.job_id, job_set.c.fingerprint, func.min(node.c.id).label("node"))
+        .join(node, node.c.job_set == job_set.c.hash)
+        .where(others)
+        .group_by(job_set.c.job_id, job_set.c.fingerprint)
+    )
 
 
 def replaced(connection: Connection, digest: str) -> set[str]:
