@@ -188,7 +188,7 @@ class Claimer:
             replaced = [row for row in taken.values() if not self._continues(row)]
             enabled = {id_ for id_ in taken if self._plans[id_].enabled}
             decisions = settled(replaced, enabled, self._parse, now)
-            claimed = self._record(connection, decisions, now, self._share(), replaced=taken)
+            claimed = self._record(connection, decisions, now, self._share(ids), replaced=taken)
             next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
@@ -338,20 +338,20 @@ class Claimer:
         due = self._agenda.due(now + AHEAD)
         if not due:
             return due
-        left, patient = self._share(), set(self._agenda.due(now - PATIENCE))
+        left, patient = self._share(due), set(self._agenda.due(now - PATIENCE))
         found = [id_ for id_ in due if _take(left, self._plans[id_].executor) or id_ in patient]
         self._busy = len(found) < len(due)
         return found
 
-    def _share(self) -> Counter[str]:
-        """Return how many ticks to claim for each pool.
+    def _share(self, due: Iterable[str]) -> Counter[str]:
+        """Return how many of the ticks of these jobs to claim for each pool.
 
         As many as there is room for; all, where nobody shares, but for a pool that starts nothing.
         """
-        room = self._room()
-        if sum(live for _, live in self._schedulers or ()) == 1:
-            room = dict.fromkeys(room, sys.maxsize) | dict.fromkeys(self._exhausted(), 0)
-        return Counter(room)
+        if sum(live for _, live in self._schedulers or ()) != 1:
+            return Counter(self._room())
+        pools = {self._plans[id_].executor for id_ in due}
+        return Counter(dict.fromkeys(pools, sys.maxsize) | dict.fromkeys(self._exhausted(), 0))
 
     def _wait(self) -> float:
         first, until = self._agenda.first(), self._until_review()
@@ -383,7 +383,7 @@ class Claimer:
             now = self._clock.read(connection)
             awake = {id_: row for id_, row in rows.items() if not row.is_paused(now + AHEAD)}
             held_back = self._hold_back(connection, awake, now)
-            room = self._share()
+            room = self._share(due)
             left = room.copy()
             for id_ in due:
                 row, pool = awake.get(id_), self._plans[id_].executor

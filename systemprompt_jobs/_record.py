@@ -236,7 +236,8 @@ class Recorder:
             reports, ready = self._take()
             if reports or ready or self._released or self._refused:
                 self._write(reports, ready)
-                return 0.0
+                if self._reports or any(self._waiting.values()):
+                    return 0.0
         return self._until_next()
 
     def _take(self) -> tuple[list[tuple[Run, Report]], list[Run]]:

@@ -272,6 +272,8 @@ def _traceback_of(job: Job[..., Any], error: BaseException) -> str:
 
 
 def _clip(text: str) -> str:
+    if not text:
+        return text
     if len(text) <= MAX_MESSAGE:
         return masked_text(clean(text))
     return masked_text(clean(text[:MAX_MESSAGE])) + f" … (cut, {len(text):,} characters in all)"
@@ -279,6 +281,8 @@ def _clip(text: str) -> str:
 
 def _clip_start(text: str) -> str:
     """Keep the end of a traceback, which says most."""
+    if not text:
+        return text
     if len(text) <= MAX_TRACEBACK:
         return masked_text(clean(text))
     return f"(cut, {len(text):,} characters in all) …\n" + masked_text(clean(text[-MAX_TRACEBACK:]))
