@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, deque
+from collections import deque
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -343,15 +343,15 @@ class Claimer:
         self._busy = len(found) < len(due)
         return found
 
-    def _share(self, due: Iterable[str]) -> Counter[str]:
+    def _share(self, due: Iterable[str]) -> dict[str, int]:
         """Return how many of the ticks of these jobs to claim for each pool.
 
         As many as there is room for; all, where nobody shares, but for a pool that starts nothing.
         """
         if sum(live for _, live in self._schedulers or ()) != 1:
-            return Counter(self._room())
+            return dict(self._room())
         pools = {self._plans[id_].executor for id_ in due}
-        return Counter(dict.fromkeys(pools, sys.maxsize) | dict.fromkeys(self._exhausted(), 0))
+        return dict.fromkeys(pools, sys.maxsize) | dict.fromkeys(self._exhausted(), 0)
 
     def _wait(self) -> float:
         first, until = self._agenda.first(), self._until_review()
@@ -384,15 +384,15 @@ class Claimer:
             awake = {id_: row for id_, row in rows.items() if not row.is_paused(now + AHEAD)}
             held_back = self._hold_back(connection, awake, now)
             room = self._share(due)
-            left = room.copy()
+            left = dict(room)
             for id_ in due:
                 row, pool = awake.get(id_), self._plans[id_].executor
-                horizon = now + AHEAD if left[pool] > 0 else now - PATIENCE
+                horizon = now + AHEAD if left.get(pool, 0) > 0 else now - PATIENCE
                 if row and id_ not in held_back and self._is_due(row, horizon):
                     decision = self._decide(row, now)
                     if decision is not None:
                         decisions[id_] = decision
-                        left[pool] -= 1
+                        _take(left, pool)
             claimed = self._record(connection, list(decisions.items()), now, room)
             over = [row for row in awake.values() if self._is_over(row, decisions.get(row.id))]
             control_rows.forget_pauses(connection, [row.id for row in over])
@@ -479,7 +479,7 @@ class Claimer:
         connection: Connection,
         decisions: Sequence[tuple[str, Decision]],
         now: datetime,
-        room: Counter[str],
+        room: Mapping[str, int],
         replaced: Mapping[str, JobRow] = EMPTY,
     ) -> list[Run]:
         """Write what was decided; of the runs, those for which there is `room` are ours.
@@ -507,7 +507,7 @@ class Claimer:
             if row["job_id"] in replaced:
                 row.update(of_replaced(replaced[row["job_id"]], row["available_at"]))
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
-        left = room.copy()
+        left = dict(room)
         for row in due:
             if not row["reason"] and _take(left, row["pool"]):
                 row.update(mine)
@@ -551,9 +551,9 @@ class Claimer:
         }
 
 
-def _take(left: Counter[str], pool: str) -> bool:
+def _take(left: dict[str, int], pool: str) -> bool:
     """Return whether a pool has room for one more, and count it."""
-    left[pool] -= 1
+    left[pool] = left.get(pool, 0) - 1
     return left[pool] >= 0
 
 

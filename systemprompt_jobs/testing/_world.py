@@ -70,19 +70,13 @@ class Moment:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """Something to be done at a time; nothing once it is cancelled or its process has died."""
+    """Something to be done at a time; nothing once it is cancelled, as when its process dies."""
 
     due: int
     action: Callable[[], object]
     machine: Machine | None = None
-    life: int = 0
     loop: VirtualLoop | None = None
     cancelled: bool = False
-
-    @property
-    def stale(self) -> bool:
-        """Whether it must not be made any more."""
-        return self.cancelled or (self.machine is not None and self.machine.life != self.life)
 
 
 @dataclass
@@ -131,7 +125,7 @@ class World:
     ) -> Call:
         """Have something done in so many seconds; by a machine's process, if it lives then."""
         due = self.micros + math.ceil(seconds * SECOND)
-        call = Call(due, action, machine, machine.life if machine else 0)
+        call = Call(due, action, machine)
         self.put(call)
         return call
 
@@ -141,6 +135,12 @@ class World:
         if call.loop is not None:
             heap, rank = self._loops, call.loop.rank
         heapq.heappush(heap, (call.due, rank, next(self._numbers), call))
+
+    def forget(self, machine: Machine) -> None:
+        """Make no call of a machine's process any more."""
+        for *_, call in (*self._calls, *self._loops):
+            if call.machine is machine:
+                call.cancelled = True
 
     def stir(self, seconds: float | None = None) -> None:
         """Leave out nothing for so long, three leases unless given: there may be news to find."""
@@ -241,11 +241,9 @@ class World:
 
 
 def _first(heap: list[tuple[int, int, int, Call]]) -> tuple[int, int, int, Call] | None:
-    while heap:
-        if not heap[0][-1].stale:
-            return heap[0]
+    while heap and heap[0][-1].cancelled:
         heapq.heappop(heap)
-    return None
+    return heap[0] if heap else None
 
 
 class VirtualClock:
@@ -388,5 +386,5 @@ class VirtualLoop(Loop):
         if seconds is not None:
             pause = max(0.0, seconds) + world.latency()
             due = world.micros + math.ceil(pause * SECOND)
-            self._call = Call(due, self.turn, machine, machine.life, self)
+            self._call = Call(due, self.turn, machine, self)
             world.put(self._call)
