@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, deque
+from collections import deque
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -198,7 +198,7 @@ class Claimer:
             replaced = [row for row in taken.values() if not self._continues(row)]
             enabled = {id_ for id_ in taken if self._plans[id_].enabled}
             decisions = settled(replaced, enabled, self._parse, now)
-            claimed = self._record(connection, decisions, now, self._share(), replaced=taken)
+            claimed = self._record(connection, decisions, now, self._share(ids), replaced=taken)
             next_ticks = {id_: self._next_tick(row, now) for id_, row in taken.items()}
             job_rows.install(
                 connection,
@@ -355,20 +355,20 @@ class Claimer:
         due = self._agenda.due(now + AHEAD)
         if not due:
             return due
-        left, patient = self._share(), set(self._agenda.due(now - PATIENCE))
+        left, patient = self._share(due), set(self._agenda.due(now - PATIENCE))
         found = [id_ for id_ in due if _take(left, self._plans[id_].executor) or id_ in patient]
         self._busy = len(found) < len(due)
         return found
 
-    def _share(self) -> Counter[str]:
-        """Return how many ticks to claim for each pool.
+    def _share(self, due: Iterable[str]) -> dict[str, int]:
+        """Return how many of the ticks of these jobs to claim for each pool.
 
         As many as there is room for; all, where nobody shares, but for a pool that starts nothing.
         """
-        room = self._room()
-        if sum(live for _, live in self._schedulers or ()) == 1:
-            room = dict.fromkeys(room, sys.maxsize) | dict.fromkeys(self._exhausted(), 0)
-        return Counter(room)
+        if sum(live for _, live in self._schedulers or ()) != 1:
+            return dict(self._room())
+        pools = {self._plans[id_].executor for id_ in due}
+        return dict.fromkeys(pools, sys.maxsize) | dict.fromkeys(self._exhausted(), 0)
 
     def _wait(self) -> float:
         first, until = self._agenda.first(), self._until_review()
@@ -400,16 +400,16 @@ class Claimer:
             now = self._clock.read(connection)
             awake = {id_: row for id_, row in rows.items() if not row.is_paused(now + AHEAD)}
             held_back = self._hold_back(connection, awake, now)
-            room = self._share()
-            left = room.copy()
+            room = self._share(due)
+            left = dict(room)
             for id_ in due:
                 row, pool = awake.get(id_), self._plans[id_].executor
-                horizon = now + AHEAD if left[pool] > 0 else now - PATIENCE
+                horizon = now + AHEAD if left.get(pool, 0) > 0 else now - PATIENCE
                 if row and id_ not in held_back and self._is_due(row, horizon):
                     decision = self._decide(row, now)
                     if decision is not None:
                         decisions[id_] = decision
-                        left[pool] -= 1
+                        _take(left, pool)
             claimed = self._record(connection, list(decisions.items()), now, room)
             over = [row for row in awake.values() if self._is_over(row, decisions.get(row.id))]
             control_rows.forget_pauses(connection, [row.id for row in over])
@@ -496,7 +496,7 @@ class Claimer:
         connection: Connection,
         decisions: Sequence[tuple[str, Decision]],
         now: datetime,
-        room: Counter[str],
+        room: Mapping[str, int],
         replaced: Mapping[str, JobRow] = EMPTY,
     ) -> list[Run]:
         """Write what was decided; of the runs, those for which there is `room` are ours.
@@ -524,7 +524,7 @@ class Claimer:
             if row["job_id"] in replaced:
                 row.update(of_replaced(replaced[row["job_id"]], row["available_at"]))
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
-        left = room.copy()
+        left = dict(room)
         for row in due:
             if not row["reason"] and _take(left, row["pool"]):
                 row.update(mine)
@@ -568,9 +568,9 @@ class Claimer:
         }
 
 
-def _take(left: Counter[str], pool: str) -> bool:
+def _take(left: dict[str, int], pool: str) -> bool:
     """Return whether a pool has room for one more, and count it."""
-    left[pool] -= 1
+    left[pool] = left.get(pool, 0) - 1
     return left[pool] >= 0
 
 

@@ -44,9 +44,9 @@ class Outage:
 
     def ends(self, loop: str) -> None:
         """Note that a loop can use it again; the outage is over when all can."""
+        if loop not in self._troubled:  # nobody else puts it there
+            return
         with self._lock:
-            if loop not in self._troubled:
-                return
             self._troubled.remove(loop)
             if not self._troubled:
                 self.reason = ""

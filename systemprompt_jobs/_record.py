@@ -245,7 +245,8 @@ class Recorder:
             reports, ready = self._take()
             if reports or ready or self._released or self._refused:
                 self._write(reports, ready)
-                return 0.0
+                if self._reports or any(self._waiting.values()):
+                    return 0.0
         return self._until_next()
 
     def _take(self) -> tuple[list[tuple[Run, Report]], list[Run]]:
@@ -255,15 +256,18 @@ class Recorder:
             for run in self._gating:  # a failed group: the clock or the lease may have moved on
                 self._await(run)
             self._gating.clear()
-            room = self._room()
-            for pool, free in room.items():
-                waiting = self._waiting[pool]
-                horizon = now + _AHEAD if pool in self._remote else now
-                for _ in range(free):
-                    if not waiting or waiting[0][0] > horizon:
-                        break
-                    self._gating.append(heapq.heappop(waiting)[2])
+            horizons = {pool: now + _AHEAD if pool in self._remote else now for pool in self._sizes}
+            if any(self._is_due(pool, horizon) for pool, horizon in horizons.items()):
+                for pool, free in self._room().items():
+                    for _ in range(free):
+                        if not self._is_due(pool, horizons[pool]):
+                            break
+                        self._gating.append(heapq.heappop(self._waiting[pool])[2])
             return reports, list(self._gating)
+
+    def _is_due(self, pool: str, horizon: datetime) -> bool:
+        waiting = self._waiting[pool]
+        return bool(waiting) and waiting[0][0] <= horizon
 
     def _room(self) -> Mapping[str, int]:
         if self._closed or not self._may_start():
@@ -308,7 +312,7 @@ class Recorder:
             back = dispatch_rows.hand_back(connection, refused, now)
             kept = {run.id for run in started + others + early + sent}
             gone = [run for run in ready if run.id not in kept]
-            ends = run_rows.lock(connection, (run.id for run in gone))
+            ends = run_rows.lock(connection, (run.id for run in gone)) if gone else {}
         self._doubted.clear()
         late: list[Run] = []
         if not self._may_start():  # the answer took a lease: who knows what is ours by now
@@ -319,7 +323,8 @@ class Recorder:
             _take_off(self._reports, reports)
             _take_off(self._released, released)
             _take_off(self._refused, refused)
-            self._sent.update(run.pool for run in sent)
+            if sent:
+                self._sent.update(run.pool for run in sent)
             self._gating.clear()
             for run in early + late + again:
                 self._await(run)

@@ -79,6 +79,8 @@ class Taker:
         self._tell((run.id, run.fence) for run in runs)
 
     def _tell(self, keys: Iterable[_Key]) -> None:
+        if not self._told:  # no message names a run before it is told of here
+            return
         with self._lock:
             told = [call for key in keys for call in self._told.pop(key, ())]
         for call in told:

@@ -163,12 +163,13 @@ def execute_among(
     if not sent:
         return
     sqlite = is_sqlite(connection)
-    statement = statement.format(among=_among(sqlite, table.name, key))
+    one = sqlite and len(sent) == 1
+    text = _filled(statement, sqlite, table.name, key, one)
+    sent_values = (*values, sent[0] if one else json.dumps(sent))
     if sqlite:
-        driver_of(connection).execute(statement, (*values, json.dumps(sent)))
+        driver_of(connection).execute(text, sent_values)
     else:
-        sent_values = (*values, json.dumps(sent))
-        connection.exec_driver_sql(statement.replace("?", "%s"), sent_values)
+        connection.exec_driver_sql(text, sent_values)
 
 
 def _execute(
@@ -196,11 +197,19 @@ def is_sqlite(connection: Connection) -> bool:
 @functools.cache
 def _select(sqlite: bool, table: str, columns: Names, key: str, one: bool = False) -> str:
     names = ", ".join(map(_quoted, columns))
-    among = f"{key} = ?" if one else _among(sqlite, table, key)
+    among = _among(sqlite, table, key, one)
     return f"SELECT {names} FROM {table} WHERE {among} ORDER BY {key}"  # noqa: S608
 
 
-def _among(sqlite: bool, table: str, key: str) -> str:
+@functools.cache
+def _filled(statement: str, sqlite: bool, table: str, key: str, one: bool) -> str:
+    filled = statement.format(among=_among(sqlite, table, key, one))
+    return filled if sqlite else filled.replace("?", "%s")
+
+
+def _among(sqlite: bool, table: str, key: str, one: bool = False) -> str:
+    if one:
+        return f"{key} = ?"
     if sqlite:
         return f"{key} IN (SELECT value FROM json_each(?))"  # noqa: S608
     elements = "json_array_elements_text(%s::json) AS value"

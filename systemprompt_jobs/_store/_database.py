@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Engine, inspect, select
 from sqlalchemy.engine import make_url
@@ -20,6 +20,7 @@ from .schema import schema_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection
 
@@ -31,6 +32,10 @@ REVISION = "0003"
 
 MIN_REVISION = "0001"
 """The oldest code revision that can live with this schema, written when migrating."""
+
+T = TypeVar("T")
+
+_NO_TURN = nullcontext()
 
 
 class Store:
@@ -49,7 +54,7 @@ class Store:
         )
         self.backend: Backend = kind(self.url, lease_s / 3)
         # One writer at a time on SQLite, which would only poll for its lock.
-        self._turn = threading.Lock() if self.one_host else nullcontext()
+        self._turn = threading.Lock() if self.one_host else _NO_TURN
         self._opening = threading.Lock()
         self._engine: Engine | None = None
         self._usable = False
@@ -130,30 +135,21 @@ class Store:
             self._engine.dispose()
             self._engine = None
 
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> AbstractContextManager[Connection]:
         """Enter a transaction that is committed at the end of the block."""
-        with (
-            self._turn,
-            self._translated(),
-            self.backend.transaction(self._open(), writing=True) as connection,
-        ):
-            yield connection
+        block = self.backend.transaction(self._open(), writing=True)
+        return self._translated(block, self._turn)
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """Enter a read-only snapshot."""
-        with (
-            self._translated(),
-            self.backend.transaction(self._open(), writing=False) as connection,
-        ):
-            yield connection
+        block = self.backend.transaction(self._open(), writing=False)
+        return self._translated(block, _NO_TURN)
 
     @contextmanager
     def ask(self) -> Iterator[Questions]:
         """Enter what answers each statement for itself, outside of any transaction."""
         driver = self._open().dialect.loaded_dbapi
-        with self._translated():
+        with self._translated(_NO_TURN, _NO_TURN):
             try:
                 yield self._questions
             except driver.Error as error:
@@ -198,9 +194,13 @@ class Store:
             )
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(
+        self, block: AbstractContextManager[T], turn: AbstractContextManager[object]
+    ) -> Iterator[T]:
+        """Enter a block at its turn: in one generator, for each takes as long as a row."""
         try:
-            yield
+            with turn, block as entered:
+                yield entered
         except (DBAPIError, sqlite3.Error, PoolTimeoutError) as error:
             self._usable = False
             self._questions.distrust()

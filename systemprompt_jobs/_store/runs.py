@@ -168,12 +168,19 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
     if any(row["state"] == State.PENDING for row in rows):
         announce(connection)
     added = insert_returning(connection, run, names, values, ("id", "job_id", "dedup_key"))
-    known = [(f, c.name) for f, c in zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True) if c.name in names]
+    known = _known(names)
     return [
         changed(_BLANK, id=id_, **{field: row[column] for field, column in known})
         for id_, *key in added
         for row in [by_key[tuple(key)]]
     ]
+
+
+@functools.cache
+def _known(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return which field of a run is in which of these columns."""
+    pairs = zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True)
+    return [(field, column.name) for field, column in pairs if column.name in names]
 
 
 def find(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:

@@ -10,7 +10,7 @@ from functools import cache, partial, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import event
 
@@ -99,6 +99,7 @@ class Machine:
             },
         )
         self._observer: Observer | None = None
+        self._told = False
         self._noted: float | None = None
         self._reader: sqlite3.Connection | None = None
         world.machines.append(self)
@@ -147,6 +148,7 @@ class Machine:
         self.runtime = self._observer = self._reader = None
         self.loops.clear()
         self.missed.clear()
+        self.world.forget(self)
         self.frozen = False
         self.life += 1
         self.failpoints.disarm()
@@ -216,28 +218,42 @@ class Machine:
 
         def noted(hook: str, **arguments: Any) -> None:
             self.world.note(self.name, hook, **arguments)
+            self._told = True
             put(hook, **arguments)
 
         observer.put = noted  # type: ignore[method-assign]
-        self._observer = observer
+        self._observer, self._told = observer, True
 
     def flush(self) -> None:
         """Call the hooks that wait."""
-        if self._observer is not None:
+        if self._told and self._observer is not None:
+            self._told = False
             self._observer.flush()
 
     def renew(self, *, alone: bool) -> None:
         """Renew the lease, as is done every third of one; if `alone`, in memory only."""
-        keeper, now = self.live._keeper, self.clock.monotonic()
-        loop = next(loop for loop in self.loops if loop.name == "keep")
+        live, now = self.live, self.clock.monotonic()
+        keeper, loop = live._keeper, cast("VirtualLoop", live._keep_loop)
         if alone:
-            keeper._renewed = self.live._claimer._reviewed = self._noted = now
+            keeper._renewed = live._claimer._reviewed = self._noted = now
         elif now >= keeper._renewed + self.lease_s / 3:
             try:
                 keeper._beat()
             except StoreError:  # again, and this time so that it is noticed
+                loop.postpone(self.world.micros)
                 loop.turn()
         loop.postpone(self.world.micros + SECOND)
+        ends = self.world.micros + int(keeper.lease_left() * SECOND)
+        deadline = self._deadline()
+        interrupts = cast("VirtualLoop", live._interrupt_loop)
+        interrupts.postpone(ends if deadline is None else min(ends, deadline))
+
+    def _deadline(self) -> int | None:
+        """Return when the time of a run is up, in the world's time."""
+        if not (deadlines := self.live._interrupter._deadlines):
+            return None
+        left = deadlines[0][0] - self.clock.monotonic()
+        return self.world.micros + int(left * SECOND)
 
     def write_down(self) -> None:
         """Have the database say that the lease was renewed, if only memory does."""
@@ -265,9 +281,7 @@ class Machine:
                 yield self.clock.due(waiting[0][0])
         if recorder._reports or recorder._gating or recorder._released:
             yield self.world.micros
-        if deadlines := live._interrupter._deadlines:
-            left = deadlines[0][0] - self.clock.monotonic()
-            yield self.world.micros + int(left * 1_000_000)
+        yield self._deadline()
         if any(map(_has_news, live._scribe._attempts.values())):
             yield self.world.micros
         yield from map(self._due, self._pending())
@@ -421,7 +435,16 @@ def _migrated() -> bytes:
         store = Store(f"sqlite:///{file}")
         store.prepare()
         store.close()
+        _with_small_pages(file)
         return file.read_bytes()
+
+
+def _with_small_pages(file: Path) -> None:
+    """Have transactions write less: theirs are the few pages that a run touches."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    for statement in ("PRAGMA journal_mode=DELETE", "PRAGMA page_size=1024", "VACUUM"):
+        connection.execute(statement)
+    connection.close()
 
 
 class Hands:
@@ -481,8 +504,9 @@ class Hands:
             end()
 
     def _end(self, attempt: Attempt, report: Report) -> None:
-        now = self._machine.clock.now()
-        report = replace(report, finished=max(report.started, now))
+        finished = max(report.started, self._machine.clock.now())
+        if finished != report.finished:
+            report = replace(report, finished=finished)
         self._machine.world.note(
             self._machine.name, "function_ended", run=attempt.run, report=report
         )

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain, count
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs._loop import Loop
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000
 """Time is counted in whole microseconds since the world began."""
+
+_MICROSECOND = timedelta(microseconds=1)
 
 _BOOTED = 1_000 * SECOND
 """What the monotonic clock shows when the world begins."""
@@ -68,19 +70,13 @@ class Moment:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """Something to be done at a time; nothing once it is cancelled or its process has died."""
+    """Something to be done at a time; nothing once it is cancelled, as when its process dies."""
 
     due: int
     action: Callable[[], object]
     machine: Machine | None = None
-    life: int = 0
     loop: VirtualLoop | None = None
     cancelled: bool = False
-
-    @property
-    def stale(self) -> bool:
-        """Whether it must not be made any more."""
-        return self.cancelled or (self.machine is not None and self.machine.life != self.life)
 
 
 @dataclass
@@ -129,7 +125,7 @@ class World:
     ) -> Call:
         """Have something done in so many seconds; by a machine's process, if it lives then."""
         due = self.micros + math.ceil(seconds * SECOND)
-        call = Call(due, action, machine, machine.life if machine else 0)
+        call = Call(due, action, machine)
         self.put(call)
         return call
 
@@ -139,6 +135,12 @@ class World:
         if call.loop is not None:
             heap, rank = self._loops, call.loop.rank
         heapq.heappush(heap, (call.due, rank, next(self._numbers), call))
+
+    def forget(self, machine: Machine) -> None:
+        """Make no call of a machine's process any more."""
+        for *_, call in (*self._calls, *self._loops):
+            if call.machine is machine:
+                call.cancelled = True
 
     def stir(self, seconds: float | None = None) -> None:
         """Leave out nothing for so long, three leases unless given: there may be news to find."""
@@ -160,22 +162,28 @@ class World:
 
     def turn(self, until: int | None = None) -> bool:
         """Give one turn to whoever is next; False if nobody is before `until`."""
-        first = min(filter(None, (_first(self._calls), _first(self._loops))), default=None)
+        heap = self._calls
+        first, look = _first(self._calls), _first(self._loops)
+        if look is not None and (first is None or look < first):
+            heap, first = self._loops, look
         if first is None or (until is not None and first[0] > until):
             return False
         call = first[-1]
-        if call.loop is not None and call.loop.looks:
-            if self._is_quiet(call.due):
-                quiet = self._quiet_until(until, call.due + _WORTH)
-                if quiet is not None and quiet - call.due > _WORTH:
-                    self._skip_to(quiet)
-                    return True
-            if self.look_s and call.loop.can_wait(round(self.look_s * SECOND)):
-                return True
-        heapq.heappop(self._calls if call.loop is None else self._loops)
+        if call.loop is not None and call.loop.looks and self._is_left_out(call, call.loop, until):
+            return True
+        heapq.heappop(heap)
         self.micros = max(self.micros, call.due)
         self._make(call)
         return True
+
+    def _is_left_out(self, call: Call, loop: VirtualLoop, until: int | None) -> bool:
+        """Return whether a look has been put off, alone or with all the others."""
+        if self._is_quiet(call.due):
+            quiet = self._quiet_until(until, call.due + _WORTH)
+            if quiet is not None and quiet - call.due > _WORTH:
+                self._skip_to(quiet)
+                return True
+        return bool(self.look_s) and loop.can_wait(round(self.look_s * SECOND))
 
     def _make(self, call: Call) -> None:
         machine = call.machine
@@ -201,19 +209,24 @@ class World:
             self.acting = None
 
     def _is_quiet(self, due: int) -> bool:
-        return self.skips and due > self._restless and not any(m.troubled for m in self.machines)
+        if not self.skips or due <= self._restless:
+            return False
+        return not any(machine.troubled for machine in self.machines)
 
     def _quiet_until(self, until: int | None, worth: int) -> int | None:
         """Return when the next thing is due that is no mere look; one up to `worth` will do."""
-        calls = _first(self._calls)
-        own = [until, calls[0] if calls else None]
-        theirs = (machine.appointments() for machine in self.machines if machine.up)
-        first = None
-        for due in chain(own, chain.from_iterable(theirs)):
-            if due is not None and (first is None or due < first):
-                first = due
-                if first <= worth:
-                    break
+        call = _first(self._calls)
+        first = until if call is None or (until is not None and until < call[0]) else call[0]
+        if first is not None and first <= worth:
+            return first
+        for machine in self.machines:
+            if not machine.up:
+                continue
+            for due in machine.appointments():
+                if due is not None and (first is None or due < first):
+                    first = due
+                    if first <= worth:
+                        return first
         return first
 
     def _skip_to(self, micros: int) -> None:
@@ -221,15 +234,14 @@ class World:
         self.micros = micros
         up = [machine for machine in self.machines if machine.up]
         for machine in up:
-            for loop in machine.loops:
-                loop.postpone(micros)
-        for machine in up:
             self.turns += 1
             self.act(machine, partial(machine.renew, alone=len(up) == 1))
+            for loop in machine.loops:
+                loop.postpone(micros)
 
 
 def _first(heap: list[tuple[int, int, int, Call]]) -> tuple[int, int, int, Call] | None:
-    while heap and heap[0][-1].stale:
+    while heap and heap[0][-1].cancelled:
         heapq.heappop(heap)
     return heap[0] if heap else None
 
@@ -282,30 +294,27 @@ class VirtualClock:
 
     def due(self, instant: datetime) -> int:
         """Return when the wall clock will show an instant, in the world's microseconds."""
-        left = (instant - self.now()) / timedelta(microseconds=1) / (1 + self._drift)
+        left = (instant - self.now()) / _MICROSECOND / (1 + self._drift)
         return self._world.micros + math.ceil(left)
 
 
 class VirtualLoop(Loop):
     """A loop that has its turns from the world, in place of a thread.
 
-    `called` says that it was woken, or pauses after a failure: its next turn is no mere look.
+    `called` says that it was woken, or pauses after a failure: its next turn is no mere look,
+    which `looks` says of one that may find nothing.
     """
 
     def __init__(self, machine: Machine, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.rank = _ORDER.index(self.name)
         self.called = False
+        self.looks = self.name != "prune"
         self._machine = machine
         self._call: Call | None = None
         self._started = self._stepping = False
         self._turned = 0
         machine.loops.append(self)
-
-    @property
-    def looks(self) -> bool:
-        """Whether its next turn is a look that may find nothing."""
-        return not (self.called or self.name == "prune")
 
     @property
     def due(self) -> int | None:
@@ -373,8 +382,9 @@ class VirtualLoop(Loop):
         if self._call is not None:
             self._call.cancelled, self._call = True, None
         self.called = called
+        self.looks = not (called or self.name == "prune")
         if seconds is not None:
             pause = max(0.0, seconds) + world.latency()
             due = world.micros + math.ceil(pause * SECOND)
-            self._call = Call(due, self.turn, machine, machine.life, self)
+            self._call = Call(due, self.turn, machine, self)
             world.put(self._call)
