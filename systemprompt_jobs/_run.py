@@ -180,7 +180,11 @@ class _Verdict:
     report: Report
 
     def __init__(
-        self, job: Job[..., Any], run: Run, now: Callable[[], datetime], cancelled: Callable[[], bool]
+        self,
+        job: Job[..., Any],
+        run: Run,
+        now: Callable[[], datetime],
+        cancelled: Callable[[], bool],
     ) -> None:
         self._job, self._run, self._now, self._cancelled = job, run, now, cancelled
         self._started = now()

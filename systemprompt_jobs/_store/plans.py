@@ -48,9 +48,13 @@ class Standing:
 def add_set(connection: Connection, digest: str, fingerprints: Mapping[str, str]) -> None:
     """Remember which jobs a node has, and by which plans; written once per set.
 
-    The rows that are there already are locked, as those would be that are inserted.
+    Rows that are there already are locked: nobody deletes them before this node is on record.
     """
-    found = select(job_set.c.hash).where(job_set.c.hash == digest).with_for_update(key_share=True)
+    found = (
+        select(job_set.c.hash)
+        .where(job_set.c.hash == digest)
+        .with_for_update(read=True, key_share=True)
+    )
     counted = select(func.count()).select_from(found.subquery())
     if connection.execute(counted).scalar_one() == len(fingerprints):
         return

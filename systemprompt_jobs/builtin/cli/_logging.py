@@ -177,9 +177,7 @@ def _for_machines() -> list[Processor]:
 
 
 def _json() -> structlog.processors.JSONRenderer:
-    return structlog.processors.JSONRenderer(
-        lambda event, default: _encoder(default).encode(event)
-    )
+    return structlog.processors.JSONRenderer(lambda event, default: _encoder(default).encode(event))
 
 
 @functools.cache
