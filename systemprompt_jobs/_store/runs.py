@@ -168,11 +168,12 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
     if any(row["state"] == State.PENDING for row in rows):
         announce(connection)
     added = insert_returning(connection, run, names, values, ("id", "job_id", "dedup_key"))
-    known = [(f, c.name) for f, c in zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True) if c.name in names]
+    pairs = zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True)
+    known = {field: column.name for field, column in pairs if column.name in names}
+    known_values = operator.itemgetter(*known.values())
     return [
-        changed(_BLANK, id=id_, **{field: row[column] for field, column in known})
-        for id_, *key in added
-        for row in [by_key[tuple(key)]]
+        changed(_BLANK, id=id_, **dict(zip(known, known_values(by_key[job_id, key]), strict=True)))
+        for id_, job_id, key in added
     ]
 
 

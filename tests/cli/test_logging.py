@@ -4,10 +4,12 @@ import io
 import json
 import logging
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import structlog
 
+from systemprompt_jobs.builtin import logs
 from systemprompt_jobs.builtin.cli._logging import configure
 
 
@@ -93,6 +95,19 @@ def test_our_lines_are_the_same_whether_another_handler_listens_or_not(log, fiel
     assert alone == [heard, formatted]
     assert [list(line) for line in alone] == [list(heard), list(formatted)]
     assert [r.msg["event"] for r in other.records] == ["run_started", "run_started now"]
+
+
+def test_transitions_are_logged_as_structlog_is_configured_by_then(log):
+    node = SimpleNamespace(id="n1")
+    streams = []
+    for human in (False, True, False):
+        streams.append(log(human=human))
+        logs.scheduler_stopped(node)
+    with structlog.testing.capture_logs() as captured:
+        logs.scheduler_stopped(node)
+    logs.scheduler_stopped(node)
+    assert [stream.getvalue().count("scheduler_stopped") for stream in streams] == [1, 1, 2]
+    assert [event["node"] for event in captured] == ["n1"]
 
 
 def test_our_lines_can_be_captured_and_switched_off(log):
