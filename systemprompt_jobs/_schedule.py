@@ -160,11 +160,9 @@ class Agenda:
 
         They stay on the agenda until `set` moves them on, so a claim that fails is tried again.
         """
-        found, looked_at = [], [0]
-        while looked_at:  # down the heap: below what is later nothing is earlier
-            n = looked_at.pop()
-            if n < len(self._heap) and self._heap[n][0] <= horizon:
-                found.append(self._heap[n])
-                looked_at += (2 * n + 1, 2 * n + 2)
-        set_now = [id_ for tick, id_ in sorted(found) if self._next.get(id_) == tick]
-        return list(dict.fromkeys(set_now))
+        found = []
+        while (tick := self.first()) is not None and tick <= horizon:
+            found.append(heapq.heappop(self._heap))
+        for entry in found:
+            heapq.heappush(self._heap, entry)
+        return list(dict.fromkeys(job_id for _, job_id in found))
