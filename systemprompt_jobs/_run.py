@@ -92,10 +92,10 @@ class Attempt:
     @property
     def cancelled(self) -> threading.Event:
         """Set when the function should end. Made when first asked for: most attempts need none."""
-        if self._cancelled is None:
-            with _making:
-                self._cancelled = self._cancelled or threading.Event()
-        return self._cancelled
+        with _making:
+            if self._cancelled is None:
+                self._cancelled = threading.Event()
+            return self._cancelled
 
     def _is_cancelled(self) -> bool:
         return self._cancelled is not None and self._cancelled.is_set()

@@ -283,5 +283,15 @@ def _plain(table: str, names: Names, rows: Sequence[tuple[Any, ...]]) -> list[tu
     """Return the rows with the values that the driver understands."""
     columns: list[Sequence[Any]] = [*zip(*rows, strict=True)]
     for n, convert in _converters(table, names):
-        columns[n] = [None if value is None else convert(value) for value in columns[n]]
+        columns[n] = _converted(columns[n], convert)
     return [*zip(*columns, strict=True)]
+
+
+def _converted(column: Sequence[Any], convert: Callable[[Any], Any]) -> list[Any]:
+    """Return the values of a column, converted; neighbours often are one and the same."""
+    known, as_sent, converted = None, None, []
+    for value in column:
+        if value is not known:
+            known, as_sent = value, None if value is None else convert(value)
+        converted.append(as_sent)
+    return converted

@@ -168,19 +168,19 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
     if any(row["state"] == State.PENDING for row in rows):
         announce(connection)
     added = insert_returning(connection, run, names, values, ("id", "job_id", "dedup_key"))
-    known = _known(names)
+    known, read = _known(names)
     return [
-        changed(_BLANK, id=id_, **{field: row[column] for field, column in known})
-        for id_, *key in added
-        for row in [by_key[tuple(key)]]
+        changed(_BLANK, id=id_, **dict(zip(known, read(by_key[job_id, key]), strict=True)))
+        for id_, job_id, key in added
     ]
 
 
 @functools.cache
-def _known(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return which field of a run is in which of these columns."""
+def _known(names: tuple[str, ...]) -> tuple[tuple[str, ...], operator.itemgetter[Any]]:
+    """Return which fields of a run are in these columns, and what reads them out of a row."""
     pairs = zip(_RUN_FIELDS, _RUN_COLUMNS, strict=True)
-    return [(field, column.name) for field, column in pairs if column.name in names]
+    known = {field: column.name for field, column in pairs if column.name in names}
+    return tuple(known), operator.itemgetter(*known.values())
 
 
 def find(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:

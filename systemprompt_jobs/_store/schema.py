@@ -7,6 +7,7 @@ application.
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,12 @@ def micros(instant: datetime) -> int:
     return (instant - EPOCH) // MICROSECOND
 
 
+@functools.lru_cache(1024)
 def instant(value: int | None) -> datetime | None:
-    """Return the aware datetime of whole microseconds since the epoch."""
+    """Return the aware datetime of whole microseconds since the epoch.
+
+    Many jobs share a tick, and to make one takes as long as to read all the rest of a row.
+    """
     return None if value is None else EPOCH + timedelta(microseconds=value)
 
 

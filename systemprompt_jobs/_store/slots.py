@@ -102,12 +102,13 @@ def assign(runs: Iterable[Run], held: Held) -> list[Claim]:
 
 
 def _assign(r: Run, held: Held) -> Claim:
-    claim = Claim(r, Verdict.START)
-    if r.overlap is not Overlap.ALLOW:
+    if r.overlap is Overlap.ALLOW:
+        claim = Claim(r, Verdict.START)
+    else:
         key = _overlap_key(r)
-        claim = _overlap(claim, key, held[key])
-    limited = (r.policy or {}).get("concurrency")
-    if claim.verdict is Verdict.START and limited:
+        claim = _overlap(r, key, held[key])
+    limited = r.policy and r.policy.get("concurrency")
+    if limited and claim.verdict is Verdict.START:
         claim = _concurrency(claim, held[_limit_key(r)], limited["limit"])
     for key, n in claim.leaves:
         del held[key][n]
@@ -116,20 +117,19 @@ def _assign(r: Run, held: Held) -> Claim:
     return claim
 
 
-def _overlap(claim: Claim, key: str, holders: dict[int, int]) -> Claim:
-    r = claim.run
+def _overlap(r: Run, key: str, holders: dict[int, int]) -> Claim:
     current, waiting = holders.get(0), holders.get(1)
     if current == r.id:
-        return claim
+        return Claim(r, Verdict.START)
     first_in_line = waiting in {None, r.id}
     if current is None and (first_in_line or r.overlap is Overlap.SKIP):
         leaves = ((key, 1),) if waiting == r.id else ()
         return Claim(r, Verdict.START, ((key, 0),), leaves)
     if first_in_line and r.overlap is Overlap.QUEUE:
         takes = () if waiting == r.id else ((key, 1),)
-        return claim._replace(verdict=Verdict.WAIT_OVERLAP, takes=takes)
+        return Claim(r, Verdict.WAIT_OVERLAP, takes)
     waits = (r.policy or {}).get("waits")  # of a backfill: as many as there are, in turn
-    return claim._replace(verdict=Verdict.WAIT_OVERLAP if waits else Verdict.SKIP)
+    return Claim(r, Verdict.WAIT_OVERLAP if waits else Verdict.SKIP)
 
 
 def _concurrency(claim: Claim, holders: dict[int, int], limit: int) -> Claim:
@@ -179,7 +179,9 @@ def free(connection: Connection, run_ids: Iterable[int]) -> None:
 
 def _keys(r: Run) -> list[str]:
     keys = [] if r.overlap is Overlap.ALLOW else [_overlap_key(r)]
-    return [*keys, _limit_key(r)] if (r.policy or {}).get("concurrency") else keys
+    if r.policy and r.policy.get("concurrency"):
+        keys.append(_limit_key(r))
+    return keys
 
 
 def _overlap_key(r: Run) -> str:

@@ -4,10 +4,12 @@ import io
 import json
 import logging
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import structlog
 
+from systemprompt_jobs.builtin import logs
 from systemprompt_jobs.builtin.cli._logging import configure
 
 
@@ -66,20 +68,57 @@ class Kept(logging.Handler):
         self.records.append(record)
 
 
-def test_our_lines_are_the_same_whether_another_handler_listens_or_not(log):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"job": "a:b", "duration_s": 0.5, "message": "ü\ud800"},
+        {"api_key": "hidden", "token": 7, "url": "amqp://me:word@host"},
+        {"settings": {"password": "hidden", "n": 3}, "urls": ["http://me:word@host"]},
+        {"message": "{://", "odd": object, "none": None},
+        {"level": "mine", "logger": "mine", "timestamp": "mine", "job": "a:b"},
+    ],
+)
+def test_our_lines_are_the_same_whether_another_handler_listens_or_not(log, fields):
     stream, other = log(), Kept()
+    ours = structlog.get_logger("systemprompt_jobs").bind(loop="keep")
+    with structlog.contextvars.bound_contextvars(request="r1"):
+        ours.info("run_started", **fields)
+        ours.info("run_started %s", "now", **fields)
+        logging.root.addHandler(other)
+        ours.info("run_started", **fields)
+        ours.info("run_started %s", "now", **fields)
+    assert not any(secret in stream.getvalue() for secret in ("hidden", "word@", '"token": 7'))
+    *alone, heard, formatted = lines(stream)
+    for line in (*alone, heard, formatted):
+        assert line.pop("timestamp").endswith("Z")
+        assert (line["level"], line["loop"], line["request"]) == ("info", "keep", "r1")
+    assert alone == [heard, formatted]
+    assert [list(line) for line in alone] == [list(heard), list(formatted)]
+    assert [r.msg["event"] for r in other.records] == ["run_started", "run_started now"]
+
+
+def test_transitions_are_logged_as_structlog_is_configured_by_then(log):
+    node = SimpleNamespace(id="n1")
+    streams = []
+    for human in (False, True, False):
+        streams.append(log(human=human))
+        logs.scheduler_stopped(node)
+    with structlog.testing.capture_logs() as captured:
+        logs.scheduler_stopped(node)
+    logs.scheduler_stopped(node)
+    assert [stream.getvalue().count("scheduler_stopped") for stream in streams] == [1, 1, 2]
+    assert [event["node"] for event in captured] == ["n1"]
+
+
+def test_our_lines_can_be_captured_and_switched_off(log):
+    stream = log()
     ours = structlog.get_logger("systemprompt_jobs")
-    fields = {"job": "a:b", "api_key": "hidden", "url": "amqp://me:word@host", "n": 3}
-    ours.info("run_started %s", "now", **fields)
-    logging.root.addHandler(other)
-    ours.info("run_started %s", "now", **fields)
-    alone, heard = lines(stream)
-    assert alone.pop("timestamp").endswith("Z")
-    assert heard.pop("timestamp").endswith("Z")
-    assert alone == heard
-    assert list(alone) == list(heard)
-    assert (alone["event"], alone["api_key"]) == ("run_started now", "***")
-    assert [r.msg["event"] for r in other.records] == ["run_started now"]
+    with structlog.testing.capture_logs() as captured:
+        ours.info("seen", n=1)
+    assert captured == [{"event": "seen", "log_level": "info", "n": 1}]
+    logging.getLogger("systemprompt_jobs").setLevel(logging.WARNING)
+    ours.info("unwanted")
+    assert stream.getvalue() == ""
 
 
 def test_a_log_that_cannot_be_written_to_hurts_nobody(log, monkeypatch):

@@ -40,13 +40,20 @@ MANNERS: Mapping[str, Mapping[str, int]] = {
 }
 """Kind of command → logger → its lowest level. What jobs log themselves is always shown."""
 
-_NEEDS_MORE = frozenset({"positional_args", "exc_info"})
-"""Fields of which a processor makes something else."""
-
 _FIRST = ("timestamp", "level", "event", "logger")
 _PRINTED_BY_RUN = frozenset(
     {"run_failed", "run_timed_out", "run_cancelled", "run_lost", "tick_skipped"}
 )
+
+
+@functools.cache
+def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
+    """Return what `json.dumps` makes anew for each line."""
+    return json.JSONEncoder(default=default)
+
+
+_as_json: Callable[[WrappedLogger, str, EventDict], Any]
+_as_json = structlog.processors.JSONRenderer(lambda event, default: _encoder(default).encode(event))
 
 
 class CurrentStderr:
@@ -71,13 +78,16 @@ def configure(stream: TextIO, manner: str, *, human: bool) -> None:
     structlog.configure(
         processors=[
             *own,
-            *([] if human else [_Straight(handler)]),
             *_shared(),
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=(
+            structlog.stdlib.BoundLogger
+            if human
+            else type("Straight", (_Straight,), {"handler": handler})
+        ),
     )
     # Not before: structlog's factory sets the class of loggers, which finds the true caller.
     for name, level in {**MANNERS[manner], JOBS: logging.INFO}.items():
@@ -113,54 +123,57 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         event: Any = record.msg
         if not isinstance(event, dict) or not hasattr(record, "_logger"):
             return super().format(record)
-        shown = event.copy()  # others may format it too
+        shown: Any = event.copy()  # others may format it too
         for processor in self.processors[1:]:  # the first one drops what `format` puts in
             shown = processor(record._logger, record._name, shown)  # type: ignore[attr-defined]  # noqa: SLF001
         return str(shown)
 
 
-class _Straight:
-    """Writes our own lines of what goes well as the others would come out, at a third of the cost.
+class _Straight(structlog.stdlib.BoundLogger):
+    """Writes our own lines of what goes well as the processors would, at a third of the cost.
 
-    Where another handler listens, there are records of `logging` as ever.
+    Where another handler listens, or others have put processors in place, nothing is different.
     """
 
-    def __init__(self, handler: logging.StreamHandler[TextIO]) -> None:
-        self._handler = handler
-        self._json = _json()
+    handler: logging.StreamHandler[TextIO]
 
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        if method != "info" or logger.name != OURS or self._others():
-            return event
-        if not _NEEDS_MORE.isdisjoint(event):
-            return event
+    def info(self, event: str | None = None, *args: Any, **fields: Any) -> Any:
+        """Write a line."""
+        if args or not self._is_plain(fields):
+            return super().info(event, *args, **fields)
         try:
-            self._write(self._line(logger, method, event.copy()))
+            self._write(self._line({**self._context, **fields, "event": event}))
         except Exception:  # noqa: BLE001  # the handler knows what to do about it
-            return event
-        raise structlog.DropEvent
+            super().info(event, **fields)
+        return None
 
-    def _line(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
-        event = structlog.contextvars.merge_contextvars(logger, method, event)
+    def _is_plain(self, fields: Mapping[str, Any]) -> bool:
+        return (
+            self._logger.name == OURS
+            and self._logger.isEnabledFor(logging.INFO)
+            and "exc_info" not in fields
+            and self._processors[0] is structlog.stdlib.filter_by_level  # type: ignore[index]
+            and _NOT_OTHERS.issuperset(h.name for h in logging.root.handlers)
+        )
+
+    def _line(self, event: EventDict) -> Any:
+        event = structlog.contextvars.merge_contextvars(self._logger, "info", event)
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        first = {"timestamp": now, "level": method, "event": event["event"], "logger": OURS}
-        shown = first | event | first
-        line = str(self._json(logger, method, shown))
+        first = {"timestamp": now, "level": "info", "event": event["event"], "logger": OURS}
+        shown = {**first, **event, **first}
+        line = _as_json(None, "info", shown)
         if "://" in line or "{" in line[1:] or any(map(is_secret, shown)):
-            return str(self._json(logger, method, _without_secrets(logger, method, shown)))
+            return _as_json(None, "info", _without_secrets(None, "info", shown))
         return line
 
     def _write(self, line: str) -> None:
-        handler = self._handler
+        handler = self.handler
         handler.acquire()
         try:
             handler.stream.write(line + handler.terminator)
             handler.stream.flush()
         finally:
             handler.release()
-
-    def _others(self) -> bool:
-        return not _NOT_OTHERS.issuperset(h.name for h in logging.root.handlers)
 
 
 def _without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -172,18 +185,8 @@ def _for_machines() -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _in_order,
-        _json(),
+        _as_json,
     ]
-
-
-def _json() -> structlog.processors.JSONRenderer:
-    return structlog.processors.JSONRenderer(lambda event, default: _encoder(default).encode(event))
-
-
-@functools.cache
-def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
-    """Return what `json.dumps` makes anew for each line."""
-    return json.JSONEncoder(default=default)
 
 
 def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
