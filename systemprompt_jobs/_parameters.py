@@ -128,9 +128,11 @@ def near(name: str, candidates: Iterable[str]) -> str:
 
 
 def _signature(job: Job[..., Any]) -> _Signature:
-    if job.function not in _signatures:
-        _signatures[job.function] = _inspect(job)
-    return _signatures[job.function]
+    try:
+        return _signatures[job.function]
+    except KeyError:
+        found = _signatures[job.function] = _inspect(job)
+        return found
 
 
 def _inspect(job: Job[..., Any]) -> _Signature:
