@@ -128,11 +128,10 @@ def near(name: str, candidates: Iterable[str]) -> str:
 
 
 def _signature(job: Job[..., Any]) -> _Signature:
-    try:
-        return _signatures[job.function]
-    except KeyError:
+    found = _signatures.get(job.function)
+    if found is None:
         found = _signatures[job.function] = _inspect(job)
-        return found
+    return found
 
 
 def _inspect(job: Job[..., Any]) -> _Signature:

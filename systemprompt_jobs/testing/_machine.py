@@ -57,8 +57,8 @@ class Machine:
     - `clock`: steps and drifts; `reachable`: whether there is a way to the database.
     - `database_clock`: true time decides what is due, as PostgreSQL's clock does, and not the
       machine's own, as on SQLite.
-    - `store_fault`: is called with `read`, `begin`, `before commit` and `after commit`, and may
-      raise a StoreError or `Crash` there.
+    - `store_fault`: if set, is called with `read`, `begin`, `before commit` and `after commit`,
+      and may raise a StoreError or `Crash` there.
     """
 
     def __init__(
@@ -283,7 +283,7 @@ class Machine:
         if recorder._reports or recorder._gating or recorder._released:
             yield self.world.micros
         yield self._deadline()
-        if live._scribe._attempts and any(map(_has_news, live._scribe._attempts.values())):
+        if any(map(_has_news, live._scribe._attempts.values())):
             yield self.world.micros
         yield from map(self._due, self._pending())
 

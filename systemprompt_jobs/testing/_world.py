@@ -237,8 +237,7 @@ class World:
             self.turns += 1
             self.act(machine, partial(machine.renew, alone=len(up) == 1))
             for loop in machine.loops:
-                if loop.due is not None and loop.due < micros:
-                    loop.postpone(micros)
+                loop.postpone(micros)
 
 
 def _first(heap: list[tuple[int, int, int, Call]]) -> tuple[int, int, int, Call] | None:
@@ -385,7 +384,7 @@ class VirtualLoop(Loop):
         self.called = called
         self.looks = not (called or self.name == "prune")
         if seconds is not None:
-            pause = world.latency() + (seconds if seconds > 0 else 0.0)
-            due = world.micros + (math.ceil(pause * SECOND) if pause else 0)
+            pause = max(0.0, seconds) + world.latency()
+            due = world.micros + math.ceil(pause * SECOND)
             self._call = Call(due, self.turn, machine, self)
             world.put(self._call)
