@@ -256,18 +256,20 @@ class Recorder:
             for run in self._gating:  # a failed group: the clock or the lease may have moved on
                 self._await(run)
             self._gating.clear()
-            horizons = {pool: now + _AHEAD if pool in self._remote else now for pool in self._sizes}
-            if any(self._is_due(pool, horizon) for pool, horizon in horizons.items()):
-                for pool, free in self._room().items():
-                    for _ in range(free):
-                        if not self._is_due(pool, horizons[pool]):
-                            break
-                        self._gating.append(heapq.heappop(self._waiting[pool])[2])
+            latest = now + _AHEAD if self._remote else now
+            if any(waiting and waiting[0][0] <= latest for waiting in self._waiting.values()):
+                self._choose(now)
             return reports, list(self._gating)
 
-    def _is_due(self, pool: str, horizon: datetime) -> bool:
-        waiting = self._waiting[pool]
-        return bool(waiting) and waiting[0][0] <= horizon
+    def _choose(self, now: datetime) -> None:
+        """Have the runs whose time has come gated, as far as their pools have room."""
+        for pool, free in self._room().items():
+            waiting = self._waiting[pool]
+            horizon = now + _AHEAD if pool in self._remote else now
+            for _ in range(free):
+                if not waiting or waiting[0][0] > horizon:
+                    break
+                self._gating.append(heapq.heappop(waiting)[2])
 
     def _room(self) -> Mapping[str, int]:
         if self._closed or not self._may_start():
@@ -292,8 +294,8 @@ class Recorder:
         doubted = frozenset(self._doubted)
         self._doubted |= {run.id for run, _ in reports} | {run.id for run in ready}
         released, refused = list(self._released), list(self._refused)
-        far = [run for run in ready if run.pool in self._remote]
-        near = [run for run in ready if run.pool not in self._remote]
+        far = [run for run in ready if run.pool in self._remote] if self._remote else []
+        near = [run for run in ready if run.pool not in self._remote] if far else ready
         with self._store.write() as connection:
             now = self._clock.read(connection)
             early = [run for run in near if run.due is not None and run.due > now]

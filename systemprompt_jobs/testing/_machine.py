@@ -29,6 +29,7 @@ from ._world import SECOND, Call, Crash, VirtualClock, VirtualLoop, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime, timedelta
 
     from sqlalchemy import Connection, Engine
@@ -56,8 +57,8 @@ class Machine:
     - `clock`: steps and drifts; `reachable`: whether there is a way to the database.
     - `database_clock`: true time decides what is due, as PostgreSQL's clock does, and not the
       machine's own, as on SQLite.
-    - `store_fault`: is called with `read`, `begin`, `before commit` and `after commit`, and may
-      raise a StoreError or `Crash` there.
+    - `store_fault`: if set, is called with `read`, `begin`, `before commit` and `after commit`,
+      and may raise a StoreError or `Crash` there.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Machine:
         self.clock = VirtualClock(world)
         self.reachable = True
         self.database_clock = database_clock
-        self.store_fault: Callable[[str], None] = lambda _: None
+        self.store_fault: Callable[[str], None] | None = None
         self.life = 0
         self.loops: list[VirtualLoop] = []
         self.frozen = False
@@ -269,16 +270,16 @@ class Machine:
         """
         live = self.live
         claimer, recorder = live._claimer, live._recorder
+        for waiting in recorder._waiting.values():
+            if waiting:
+                yield self.clock.due(waiting[0][0])
+        first = claimer._agenda.first()
+        yield None if first is None else self.clock.due(first - AHEAD)
         for loop in self.loops:
             if not loop.looks:
                 yield loop.due
         if claimer._busy or claimer._freed or live._new_plans is not None:
             yield self.world.micros
-        first = claimer._agenda.first()
-        yield None if first is None else self.clock.due(first - AHEAD)
-        for waiting in recorder._waiting.values():
-            if waiting:
-                yield self.clock.due(waiting[0][0])
         if recorder._reports or recorder._gating or recorder._released:
             yield self.world.micros
         yield self._deadline()
@@ -378,9 +379,13 @@ class VirtualStore(Store):
             return _DatabaseTime(local, self._machine.world)
         return super().clock(local)
 
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> AbstractContextManager[Connection]:
         """Enter a transaction, which may fail."""
+        fails = self._machine.store_fault or not self._machine.reachable
+        return self._failing_write() if fails else super().write()
+
+    @contextmanager
+    def _failing_write(self) -> Iterator[Connection]:
         self._fault("begin")
         with super().write() as connection:
             yield connection
@@ -404,7 +409,8 @@ class VirtualStore(Store):
     def _fault(self, when: str) -> None:
         if not self._machine.reachable:
             raise StoreError(f"the database {self.label} has been stopped by a test")
-        self._machine.store_fault(when)
+        if self._machine.store_fault is not None:
+            self._machine.store_fault(when)
 
     def _open(self) -> Engine:
         if self._engine is None:

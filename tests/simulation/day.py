@@ -167,7 +167,7 @@ class Day(Faults):
         self._healed = self.mail.healed = True
         self._be_in_time()
         for machine in self.machines:
-            machine.store_fault = lambda _: None
+            machine.store_fault = None
             machine.failpoints.disarm()
             machine.clock.drift(0)
             self._thaw(machine)
