@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import select
 import socket
@@ -223,7 +224,7 @@ def _named(message: Message) -> tuple[int, int] | None:
     if message.headers.get("task") != TASK:
         return None
     try:
-        (run_id, fence), *_ = message.decode()
+        (run_id, fence), *_ = json.loads(message.body)  # whatever it says that it is
     except (TypeError, ValueError):
         return None
     return (run_id, fence) if type(run_id) is type(fence) is int else None
