@@ -68,6 +68,7 @@ class Loaded:
         self.warnings = _configure.make_warnings(self.settings, self.collection)
         self._opening = threading.Lock()
         self._opened: Store | None = None
+        self._index: tuple[object, Mapping[str, Plan]] = (None, {})
         self._plans: tuple[Plan, ...] | ConfigurationError
         try:
             self._plans = _configure.make_plans(self.settings, self.collection, self.parse)
@@ -135,10 +136,11 @@ class Loaded:
 
         Raises UnknownJobError or AmbiguousJobError.
         """
+        if name in (exact := self._by_id()):
+            return exact[name]
         found = [plan for plan in self.plans if name in _names(plan)]
-        exact = [plan for plan in found if plan.id == name]
-        if len(exact or found) == 1:
-            return (exact or found)[0]
+        if len(found) == 1:
+            return found[0]
         if found:
             raise AmbiguousJobError(
                 f"several jobs are called {name!r}: {', '.join(plan.id for plan in found)}"
@@ -147,6 +149,15 @@ class Loaded:
         near = difflib.get_close_matches(name, known, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see `list` for all jobs"
         raise UnknownJobError(f"there is no job {name!r}; {hint}")
+
+    def _by_id(self) -> Mapping[str, Plan]:
+        """Return the plans by their ids: each attempt of a worker process looks one up."""
+        plans, by_id = self._index
+        if plans is not self.plans:
+            plans = self.plans
+            by_id = {plan.id: plan for plan in plans}
+            self._index = plans, by_id
+        return by_id
 
     def _runnable(self, name: str) -> Plan:
         plan = self.find(name)

@@ -302,7 +302,7 @@ class Runtime(Operations):
 
         plan = self._runnable(run.job_id)
         return Attempt(
-            plan if config is None else replace(plan, config=config),
+            plan if config in (None, plan.config) else replace(plan, config=config),
             run,
             self._running_resources(),
             self._clock.now,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import select
 import socket
@@ -40,6 +41,10 @@ _HEARTBEAT_S = 30
 
 _PREFETCH = 10
 """How many messages a worker holds unless told, where its executor does not say how many it runs."""
+
+_AHEAD = 4096
+"""Bytes to ask the system for at once. py-amqp by itself asks nine times for each message, for a
+few bytes each, and hands the interpreter to another thread as often."""
 
 _log = structlog.get_logger("systemprompt_jobs")
 
@@ -125,7 +130,11 @@ class Hand:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._sock = getattr(connection.connection, "sock", None)  # AMQP has one, Redis has not
+        self._sock: Any = getattr(
+            connection.connection, "sock", None
+        )  # AMQP has one, Redis has not
+        self._transport = getattr(connection.connection, "transport", None)
+        _read_ahead(self._transport)
         self._held: deque[Message] = deque()
         self._settled: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._rope, self._bell = socket.socketpair()
@@ -160,20 +169,21 @@ class Hand:
         if self._sock is None:
             self._poll()
             return
-        ready = select.select([self._sock, self._bell], [], [], _QUIET_S)[0]
-        if self._bell in ready:
+        patience = 0 if self._waits() else _QUIET_S
+        if self._bell in select.select([self._sock, self._bell], [], [], patience)[0]:
             self._bell.recv(1)
             self._rung = False
         with suppress(TimeoutError):
-            while self._waits(self._sock):
+            while self._waits():
                 self._connection.drain_events(timeout=_BUSY_S)
 
-    @staticmethod
-    def _waits(sock: Any) -> bool:
-        """Return whether there is something to read; TLS may have decrypted it already."""
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+    def _waits(self) -> bool:
+        """Return whether there is something to read, read ahead and decrypted by TLS included."""
+        if getattr(self._transport, "_read_buffer", b""):
             return True
-        return bool(select.select([sock], [], [], 0)[0])
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            return True
+        return bool(select.select([self._sock], [], [], 0)[0])
 
     def _poll(self) -> None:
         """Listen shortly while there will be something to acknowledge soon, else longer."""
@@ -202,12 +212,19 @@ class Hand:
             message.ack()
 
 
+def _read_ahead(transport: Any) -> None:
+    """Have a transport of py-amqp fill the buffer that it has, where it still has one."""
+    receive = getattr(transport, "_quick_recv", None)
+    if receive is not None and hasattr(transport, "_read_buffer"):
+        transport._quick_recv = lambda size: receive(max(size, _AHEAD))  # noqa: SLF001
+
+
 def _named(message: Message) -> tuple[int, int] | None:
     """Return run and fence of a call of our task, None for what is anything else."""
     if message.headers.get("task") != TASK:
         return None
     try:
-        (run_id, fence), *_ = message.decode()
+        (run_id, fence), *_ = json.loads(message.body)  # whatever it says that it is
     except (TypeError, ValueError):
         return None
     return (run_id, fence) if type(run_id) is type(fence) is int else None

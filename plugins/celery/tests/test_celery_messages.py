@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections import Counter
 from contextlib import ExitStack
 
 import pytest
-from systemprompt_jobs_celery._line import lines_of
+from kombu.messaging import Consumer
+from systemprompt_jobs_celery._app import TASK, new_app, queue_of
+from systemprompt_jobs_celery._intake import Hand
+from systemprompt_jobs_celery._line import Line, lines_of
 from systemprompt_jobs_celery._sender import Sender
 from systemprompt_jobs_celery._worker import Worker
 
@@ -128,6 +132,75 @@ def test_with_every_message_sent_twice_and_one_in_ten_lost_each_run_starts_once(
     assert {run.state for run in found} == {State.SUCCEEDED}
     assert site.starts() == {str(run.id): 1 for run in runs}
     assert max(run.fence for run in found) > 1, "what was lost was sent again"
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-python-serialize"])
+def test_a_message_that_names_no_run_is_refused_and_those_behind_it_are_taken(
+    site, content_type, capsys
+):
+    root = site.project()
+    scheduler = site.scheduler(root)
+    (line,) = lines_of(scheduler, {}).values()
+    with new_app(line).connection_for_write() as connection:
+        connection.Producer().publish(
+            b"\x80\x04N.",
+            routing_key=line.queue,
+            headers={"task": TASK},
+            content_type=content_type,
+            content_encoding="binary",
+        )
+    runs = scheduler.submit("quick")
+    site.worker(root)
+    until(lambda: ended(scheduler, runs), "the run behind the message has ended")
+    assert f"queue={line.queue}" in line_with("message_refused", capsys.readouterr().out)
+
+
+def line_with(word, text):
+    return next(line for line in text.splitlines() if word in line)
+
+
+def test_messages_that_came_in_together_are_read_together(rabbitmq, tmp_path):
+    line = Line(broker=rabbitmq.url, queue=tmp_path.name)
+    sender, reads, heard = Sender(line), 0, []
+    sender.send([(run, 1) for run in range(100)])
+    sender.close()
+    with new_app(line).connection_for_read() as connection:
+        transport = connection.connection.transport
+        receive = transport._quick_recv
+
+        def counted(size):
+            nonlocal reads
+            reads += 1
+            return receive(size)
+
+        transport._quick_recv = counted
+        with Hand(connection) as hand:
+            channel = connection.channel()
+            consumer = Consumer(channel, [queue_of(line)], prefetch_count=200, no_ack=True)
+            consumer.on_message = heard.append
+            with consumer:
+                until(lambda: hand.listen() or len(heard) == 100, "all are heard")
+    assert reads < 500  # py-amqp by itself makes 900
+
+
+def test_what_was_read_ahead_is_handed_on_without_waiting_for_more():
+    quiet, _other = socket.socketpair()
+    with quiet, _other, Hand(Ahead(quiet)) as hand:
+        hand.listen()
+        assert hand._connection.drained == 1
+
+
+class Ahead:
+    """A connection whose transport has read a message, and whose socket stays quiet."""
+
+    def __init__(self, sock):
+        self.sock, self.connection, self.transport = sock, self, self
+        self._read_buffer = b"a message"
+        self.drained = 0
+
+    def drain_events(self, timeout):
+        self._read_buffer = b""
+        self.drained += 1
 
 
 def test_a_worker_without_the_plugin_gives_the_run_back_and_another_takes_it(site):

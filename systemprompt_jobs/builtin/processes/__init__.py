@@ -85,7 +85,7 @@ class Processes:
                 report = Report(State.FAILED, now, now, error=reason)
             self._forget(attempt)
             attempt.ended(report)
-            if worker is not None and not worker.usable:
+            if worker is not None and worker.spent:
                 worker = self._replaced(worker)
         if worker is not None:
             worker.end()

@@ -27,18 +27,17 @@ class CarriedVoice:
     def __init__(self, send: Callable[[object], None]) -> None:
         self._send = send
         self._progress: tuple[Any, Any, Any] | None = None
-        self._news = threading.Event()
-        self._over = threading.Event()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._over = False
+        self._carrier: _Carrier | None = None
 
     def progress(self, done: float, total: float | None, message: str) -> None:
         """Keep how far the function is, to be sent soon."""
         self._progress = (done, total, message)
-        if not self._news.is_set():
-            self._news.set()
-            if self._thread is None and not self._over.is_set():
-                self._start()
+        if self._carrier is None and not self._over:
+            self._start()
+        if self._carrier is not None and not self._carrier.news.is_set():
+            self._carrier.news.set()
 
     def output(self, text: str) -> None:
         """Write it where all goes that the function writes: so it stays in order."""
@@ -47,36 +46,34 @@ class CarriedVoice:
 
     def annotate(self, values: Mapping[str, Any]) -> None:
         """Send notes."""
-        if not self._over.is_set():
+        if not self._over:
             with self._lock:
                 self._tell("annotate", lambda: [{str(k): _plain(v) for k, v in values.items()}])
 
     def end(self) -> None:
         """Send the last progress; from now on nothing is sent."""
-        if not self._over.is_set():
+        if not self._over:
             with self._lock:
                 self._tell_progress()
-                self._over.set()
-        self._news.set()
+                self._over = True
+        if self._carrier is not None:
+            self._carrier.end()
 
     def mute(self) -> None:
-        """Send nothing more: this is a process that the function has forked."""
-        self._over.set()
+        """Send nothing more: this is a process that the function has forked.
+
+        From then on the lock is left alone: a thread that is not here may have it.
+        """
+        self._over = True
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None:
-                name = "jobs-progress"
-                self._thread = threading.Thread(target=self._carry, name=name, daemon=True)
-                with suppress(RuntimeError):  # no more threads: the last one is sent at the end
-                    self._thread.start()
+            if self._carrier is None and not self._over:
+                self._carrier = _Carrier(self._carry)
 
     def _carry(self) -> None:
-        while self._news.wait() and not self._over.is_set():
-            self._news.clear()
-            with self._lock:
-                self._tell_progress()
-            self._over.wait(_EVERY_S)
+        with self._lock:
+            self._tell_progress()
 
     def _tell_progress(self) -> None:
         said, self._progress = self._progress, None
@@ -85,9 +82,30 @@ class CarriedVoice:
             self._tell("progress", lambda: [_number(done), _number(total), str(message)[:_LONGEST]])
 
     def _tell(self, what: str, arguments: Callable[[], list[object]]) -> None:
-        if not self._over.is_set():
+        if not self._over:
             with suppress(Exception):  # whatever str() and the like of a job's values do
                 self._send([what, *arguments()])
+
+
+class _Carrier:
+    """A thread that calls `carry` while there are `news`, a pause after each time."""
+
+    def __init__(self, carry: Callable[[], None]) -> None:
+        self.news = threading.Event()
+        self._over = threading.Event()
+        self._carry = carry
+        with suppress(RuntimeError):  # no more threads: the last one is sent at the end
+            threading.Thread(target=self._run, name="jobs-progress", daemon=True).start()
+
+    def end(self) -> None:
+        self._over.set()
+        self.news.set()
+
+    def _run(self) -> None:
+        while self.news.wait() and not self._over.is_set():
+            self.news.clear()
+            self._carry()
+            self._over.wait(_EVERY_S)
 
 
 def _number(value: Any) -> object:

@@ -69,8 +69,13 @@ class Worker:
 
     @property
     def usable(self) -> bool:
-        """Whether it can be given another run: one that was told to end cannot."""
-        return self._killer is None and self._process.poll() is None
+        """Whether it can be given another run: it lives and was not told to end."""
+        return not self.spent and self._process.poll() is None
+
+    @property
+    def spent(self) -> bool:
+        """Whether it was told to end, or has ended in the middle of a run. Asks nobody."""
+        return self._killer is not None or self._buried
 
     def call(self, attempt: Attempt) -> Report:
         """Have the function called there; return what it ended in, or how the process did."""
