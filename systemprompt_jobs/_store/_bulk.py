@@ -203,8 +203,9 @@ def _select(sqlite: bool, table: str, columns: Names, key: str, one: bool = Fals
 def _among(sqlite: bool, table: str, key: str) -> str:
     if sqlite:
         return f"{key} IN (SELECT value FROM json_each(?))"  # noqa: S608
+    # As an array, so that each is looked up: else tables of some thousand rows are read whole.
     elements = "json_array_elements_text(%s::json) AS value"
-    return f"{key} IN (SELECT value::{_type(table, key)} FROM {elements})"  # noqa: S608
+    return f"{key} = ANY(ARRAY(SELECT value::{_type(table, key)} FROM {elements}))"  # noqa: S608
 
 
 @functools.cache

@@ -788,7 +788,9 @@ def waits_for_node(job_set: When[str], now: When[datetime]) -> Select[tuple[int]
 
 
 def _in_set(digest: When[str]) -> ColumnElement[bool]:
-    return exists().where(job_set_table.c.hash == digest, job_set_table.c.job_id == run.c.job_id)
+    named = and_(job_set_table.c.hash == digest, job_set_table.c.job_id == run.c.job_id)
+    # With an offset PostgreSQL looks each run up, and does not read a whole set to join it.
+    return select(job_set_table.c.hash).where(named).offset(0).exists()
 
 
 def _waits_for_pause(now: When[datetime]) -> ColumnElement[bool]:
