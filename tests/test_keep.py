@@ -328,6 +328,17 @@ def test_a_node_without_room_leaves_pending_runs_to_others(store, clock):
     assert [taken.id for taken in other.taken] == [run.id]
 
 
+def test_the_older_runs_of_others_hide_none_from_a_node_with_little_room(store, clock):
+    node = Node(store, clock)
+    node.room = 1
+    runs = [node.hold(name=name) for name in ("theirs", "theirs-too", "cleanup")]
+    node.held.clear()
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence) for run in runs], clock.now())
+    node.keeper.step()
+    assert [taken.id for taken in node.taken] == [runs[-1].id]
+
+
 def test_one_heartbeat_renews_all_that_is_held(store, clock):
     busy, other = Node(store, clock), Node(store, clock)
     runs = [busy.hold(running=n % 2 == 0, name=f"job{n}") for n in range(50)]

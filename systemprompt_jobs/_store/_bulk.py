@@ -212,8 +212,9 @@ def _among(sqlite: bool, table: str, key: str, one: bool = False) -> str:
         return f"{key} = ?"
     if sqlite:
         return f"{key} IN (SELECT value FROM json_each(?))"  # noqa: S608
+    # As an array, so that each is looked up: else tables of some thousand rows are read whole.
     elements = "json_array_elements_text(%s::json) AS value"
-    return f"{key} IN (SELECT value::{_type(table, key)} FROM {elements})"  # noqa: S608
+    return f"{key} = ANY(ARRAY(SELECT value::{_type(table, key)} FROM {elements}))"  # noqa: S608
 
 
 @functools.cache

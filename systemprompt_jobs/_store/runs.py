@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal,
@@ -87,6 +88,9 @@ PENDING = text("jobs_run.state = 'pending'")
 
 IN_TURN = "catch-up"
 """The reason of a pending tick that waits until the ones before it have ended."""
+
+_SLOTS, _CHOSEN = "slots", "ids"
+"""Which pending runs to read: those that wait for a slot, and those that are named."""
 
 _UNSTARTED = frozenset({State.CLAIMED, State.DISPATCHED})
 """Held, and no function was called yet."""
@@ -594,11 +598,16 @@ def take_pending(
     values = {"the_time": now, "the_set": job_set}
     free: list[Run] = []
     waiting: list[Run] = []
+    kinds = _kinds_of_pending(connection, now)
     for where, limit in _shares(room):
-        free += _pending(connection, "", where, values | {"most": limit})
-        waiting += _pending(connection, "slots", where, values | {"most": _MOST_WAITING})
+        found = {kind for pool, kind in kinds if _is_of(pool, where)}
+        if "" in found:
+            free += _oldest(connection, where, values | {"most": limit})
+        if _SLOTS in found:
+            waiting += _pending(connection, _SLOTS, where, values | {"most": _MOST_WAITING})
     waiting.sort(key=lambda r: (r.due or now, r.id))  # pools may share a limit
-    waiting += _next_in_turn(connection, values | {"most": _MOST_WAITING})
+    if any(kind == IN_TURN for _, kind in kinds):
+        waiting += _next_in_turn(connection, values | {"most": _MOST_WAITING})
     claims = slots.assign(waiting, slots.read(connection, waiting))
     kept_out = {claim.run.id for claim in claims if claim.verdict is not Verdict.START}
     due = [*free, *(r for r in waiting if r.id not in kept_out)]
@@ -607,6 +616,57 @@ def take_pending(
     rows = [(State.CLAIMED, node_id, lease_until, r.pool, r.id) for r in taken]
     update_many(connection, run, ("id",), ("state", "node", "lease_until", "pool"), rows)
     return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
+
+
+def _kinds_of_pending(connection: Connection, now: datetime) -> list[tuple[str, str]]:
+    """Return for which pools something is pending, and whether it waits for more than a node.
+
+    Each further statement reads all that is pending, so those that would find nothing are saved.
+    """
+    kind = case((run.c.reason.in_(("", IN_TURN)), run.c.reason), else_=_SLOTS)
+    pending = select(run.c.pool, kind).where(PENDING, run.c.available_at <= now).distinct()
+    return [(pool, kind) for pool, kind in connection.execute(pending)]
+
+
+def _is_of(pool: str, where: Mapping[str, Any]) -> bool:
+    return pool == where["pool"] if "pool" in where else pool not in where["others"]
+
+
+def _oldest(
+    connection: Connection, where: Mapping[str, Any], values: Mapping[str, Any]
+) -> list[Run]:
+    """Return runs that wait for nothing but a node: what costs most is asked of the oldest only.
+
+    Where some of those are not for this node, or their job is paused, it is asked of all.
+    """
+    ids = list(connection.execute(_oldest_statement(*where), {**where, **values}).scalars())
+    found = [
+        one
+        for start in range(0, len(ids), _CHUNK)
+        for one in _pending(connection, _CHOSEN, {}, {**values, "ids": ids[start : start + _CHUNK]})
+    ]
+    if len(found) < len(ids) == values["most"]:
+        return _pending(connection, "", where, values)
+    return found
+
+
+@functools.cache
+def _oldest_statement(where: str) -> Select[Any]:
+    now = bindparam("the_time", type_=Instant)
+    return (
+        select(run.c.id)
+        .where(PENDING, run.c.available_at <= now, ~_outdated(now), run.c.reason == "")
+        .where(_of_pool(where))
+        .order_by(run.c.available_at, run.c.id)
+        .limit(bindparam("most", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _of_pool(where: str) -> ColumnElement[bool]:
+    if where == "pool":
+        return run.c.pool == bindparam("pool")
+    return run.c.pool.not_in(bindparam("others", expanding=True))
 
 
 def _pending(
@@ -621,26 +681,20 @@ def _pending_statement(reason: str, where: str = "") -> Select[Any]:
     """Build it once: that costs more than to ask the database."""
     now = bindparam("the_time", type_=Instant)
     firsts = select(func.min(run.c.id)).where(PENDING, run.c.reason == IN_TURN)
+    due = and_(PENDING, run.c.available_at <= now, ~_outdated(now))
     chosen = {
-        "": run.c.reason == "",
-        "slots": and_(run.c.reason.not_in(("", IN_TURN)), ~slots.taken()),
-        IN_TURN: run.c.id.in_(firsts.group_by(run.c.job_id)),
-    }
-    pools = {
-        "": true(),
-        "pool": run.c.pool == bindparam("pool"),
-        "others": run.c.pool.not_in(bindparam("others", expanding=True)),
+        "": and_(due, run.c.reason == ""),
+        _CHOSEN: run.c.id.in_(bindparam("ids", expanding=True)),  # and locked; by the primary key
+        _SLOTS: and_(due, run.c.reason.not_in(("", IN_TURN)), ~slots.taken()),
+        IN_TURN: and_(due, run.c.id.in_(firsts.group_by(run.c.job_id))),
     }
     return (
         select(*_RUN_COLUMNS)
         .where(
-            PENDING,
-            run.c.available_at <= now,
-            ~_outdated(now),
+            chosen[reason],
             ~_waits_for_pause(now),
             _in_set(bindparam("the_set")),
-            chosen[reason],
-            pools[where],
+            _of_pool(where) if where else true(),
         )
         .order_by(run.c.available_at, run.c.id)
         .limit(bindparam("most", type_=Integer))
@@ -744,7 +798,9 @@ def waits_for_node(job_set: When[str], now: When[datetime]) -> Select[tuple[int]
 
 
 def _in_set(digest: When[str]) -> ColumnElement[bool]:
-    return exists().where(job_set_table.c.hash == digest, job_set_table.c.job_id == run.c.job_id)
+    named = and_(job_set_table.c.hash == digest, job_set_table.c.job_id == run.c.job_id)
+    # With an offset PostgreSQL looks each run up, and does not read a whole set to join it.
+    return select(job_set_table.c.hash).where(named).offset(0).exists()
 
 
 def _waits_for_pause(now: When[datetime]) -> ColumnElement[bool]:
