@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs import JobExtension, Retry, job
 from systemprompt_jobs.testing._machine import _migrated
@@ -43,6 +44,21 @@ KEEP, AGE = 5, 2 * 3600 * SECOND
 """What is never forgotten: a job's newest runs, and what is younger."""
 
 
+_WAITS = frozenset({"tick_claimed", "run_retrying"})
+
+
+@dataclass
+class Watched(World):
+    """Tells of every moment, and of the run that it is about."""
+
+    noticed: Callable[[str, Run | None], None] = lambda _what, _run: None
+
+    def note(self, node: str, what: str, /, **details: Any) -> None:
+        """Add a moment."""
+        super().note(node, what, **details)
+        self.noticed(what, details.get("run"))
+
+
 class Day(Faults):
     """One seed's day: `play()` it once, then read `ticks`, `faults` and `story()`."""
 
@@ -55,7 +71,14 @@ class Day(Faults):
         self.hand = ""
         self.chance = random.Random(seed)
         self._delays = random.Random(seed)
-        self.world = World(start=START, takes=self._takes, look_s=LEASE_S / 3, prunes=seed % 3 == 1)
+        self._owed = set()
+        self.world = Watched(
+            start=START,
+            takes=self._takes,
+            look_s=LEASE_S / 3,
+            prunes=seed % 3 == 1,
+            noticed=self._noticed,
+        )
         # Odd seeds are PostgreSQL's time, even ones SQLite's, where all schedulers share a host.
         self.one_clock = seed % 2 == 0
         far = seed % 3 == 0
@@ -111,6 +134,7 @@ class Day(Faults):
             catch_up=choose(POLICIES["catch_up"]),
             catchup_window=choose(POLICIES["catchup_window"]),
             overlap=choose(POLICIES["overlap"]),
+            splay=choose(POLICIES["splay"]),
             max_attempts=choose([1, 1, 2, 3]),
             retry_delay=choose(["1s", "10s", "2m"]),
             timeout=choose(["5m", "1h"]),
@@ -138,10 +162,13 @@ class Day(Faults):
         if self._healed or chance < 0.6:
             return 0.0
         seconds = 25 * MINUTE * ((chance - 0.6) / 0.4) ** 2
-        if self._owed and seconds > MINUTE:
-            self._owed = False
-            self._in(self.chance.uniform(0, seconds / 2), self._break)
+        self._takes_time("run", seconds / 2, run.job_id)
         return seconds
+
+    def _noticed(self, what: str, run: Run | None) -> None:
+        """See who waits: for the time that its splay has chosen, or to be tried again."""
+        if what in _WAITS and run is not None and run.due is not None:
+            self._takes_time("wait", (_micros(run.due) - self._clock()) / SECOND, run.job_id)
 
     def _chance_of(self, run: Run, what: str) -> float:
         return random.Random(f"{self.seed} {what} {run.job_id} {run.tick}").random()
@@ -153,6 +180,7 @@ class Day(Faults):
         for machine in self.machines:
             self._in(self.chance.uniform(0, MINUTE), partial(self._start, machine))
         self._in(2 * MINUTE, self._fault)
+        self._in(self.chance.uniform(1, 20) * HOUR, self.cut_the_power)
         self.world.run_for(self.hours * HOUR - QUIET_S)
         self._heal()
         self.world.run_for(QUIET_S)
