@@ -44,6 +44,8 @@ KEEP, AGE = 5, 2 * 3600 * SECOND
 """What is never forgotten: a job's newest runs, and what is younger."""
 
 
+_LEFT_SLOTS = "SELECT id, state FROM jobs_slot JOIN jobs_run ON id = run_id WHERE finished NOTNULL"
+
 _WAITS = frozenset({"tick_claimed", "run_retrying"})
 
 
@@ -234,6 +236,7 @@ class Day(Faults):
             until=until,
             lease=LEASE_S * SECOND,
             lease_clock=_BOOTED if self.one_clock else began,
+            one_clock=self.one_clock,
             is_well=self.lives.is_well,
             is_worker=self.lives.is_worker,
             wanted=self.wanted,
@@ -252,6 +255,8 @@ class Day(Faults):
         ]
         yield from checker.check({}, rows, [*self._starts, *self._ends()], since=0, until=until)
         yield from self.lives.overlaps()
+        for number, state in checker.query(self._url, _LEFT_SLOTS):
+            yield checker.Violation("S9", f"run {number} is {state} and has a slot")
         for words in self.broken_words:
             yield checker.Violation("S6", words)
         for key, times in self.mail.sent.items():
