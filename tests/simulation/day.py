@@ -153,9 +153,9 @@ class Day(Faults):
             checker.Effect("START", run.job_id, tick, run.id, run.fence, 0, _micros(wall))
         )
         chance = self._chance_of(run, f"end {run.attempt}")
-        if chance < 0.03:
+        if chance < 0.05:
             raise Retry(after=timedelta(seconds=30))
-        if chance < 0.1:
+        if chance < 0.2:
             raise RuntimeError("as some do")
 
     def _takes(self, run: Run) -> float:

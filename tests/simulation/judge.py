@@ -283,21 +283,28 @@ def _overlaps(case: Case) -> Iterator[Violation]:
 def _skips(case: Case) -> Iterator[Violation]:
     """S9: a tick is skipped only where another run is in its way.
 
-    Whatever is under way and has not ended may be, and a thread that outlives its run.
+    Whatever has not ended may be, and a thread that outlives its run. Under `queue` it takes one
+    that waits already.
     """
-    open_: dict[str, set[int]] = defaultdict(set)
+    open_: dict[str, dict[int, str]] = defaultdict(dict)
     strays: dict[str, int] = {}
     for entry in case.runs:
         if entry.state in {"timed_out", "cancelled"}:
             strays[entry.job] = entry.clock
         if (entry.state, entry.reason) == ("skipped", "overlap"):
             stray = strays.get(entry.job, -_FOREVER) > entry.clock - _HOUR
-            if entry.overlap == "allow" or not (open_[entry.job] - {entry.run} or stray):
+            others = [state for run, state in open_[entry.job].items() if run != entry.run]
+            enough = {
+                "allow": False,
+                "queue": any(state != "running" for state in others),
+                "skip": bool(others) or stray,
+            }
+            if not enough[entry.overlap]:
                 yield _wrong("S9", entry, "nothing was in its way")
         if entry.state in ENDS or entry.state == "deleted":
-            open_[entry.job].discard(entry.run)
+            open_[entry.job].pop(entry.run, None)
         else:
-            open_[entry.job].add(entry.run)
+            open_[entry.job][entry.run] = entry.state
 
 
 def _ends(case: Case) -> Iterator[Violation]:
@@ -370,13 +377,13 @@ def _pauses(entry: JobEntry, said: str) -> Iterator[Violation]:
 
 
 def _retries(case: Case) -> Iterator[Violation]:
-    """S13: nothing is tried again past the next tick, as far as the plan stays the same.
+    """S13: nothing is tried again past the next tick, as far as the schedule stays the same.
 
     Other clocks than the database's say when an attempt failed, and a commit may take a while.
     """
     plans: dict[str, set[str]] = defaultdict(set)
     for job in case.jobs:
-        plans[job.job].add(job.fingerprint)
+        plans[job.job].add(job.schedule if job.next_tick else "")
     before: dict[int, RunEntry] = {}
     for entry in case.runs:
         failed = before.get(entry.run)

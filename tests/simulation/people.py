@@ -61,6 +61,7 @@ class People:
     _url: str
     _healed: bool
     _in: Callable[[float, Callable[[], object]], None]
+    _at_a_tick: Callable[[float, Callable[[str], None]], None]
 
     def _prepare(self) -> None:
         self.wanted: dict[str, bool] = {}
@@ -103,11 +104,22 @@ class People:
     # --- pauses ---
 
     def pause(self) -> None:
-        job = self._some_job()
+        """Pause a job, rather one whose tick is claimed and has not begun; some of them twice."""
+        claimed = checker.query(self._url, "SELECT job_id FROM jobs_run WHERE state = 'claimed'")
+        if claimed:
+            self._pause(self.chance.choice(claimed)[0])
+        else:
+            self._at_a_tick(self.chance.uniform(-5, 60), self._pause)
+
+    def _pause(self, job: str) -> None:
+        if self._healed:
+            return
         minutes = self.chance.choice([None, 3, 30, 120])
         end = None if minutes is None else timedelta(minutes=minutes)
         if self._by_hand(lambda r: r.pause(job, until=end, who="ada")) and not self._is_paused(job):
             self.broken_words.append(f"{job} was paused at {self.world.now} and is not")
+        if self.chance.random() < 0.3:
+            self._in(self.chance.uniform(60, 5_000), partial(self._pause, job))
         if end is None or self.chance.random() < 0.3:
             self._in(self.chance.uniform(60, 10_000), partial(self._resume, job))
 

@@ -266,6 +266,10 @@ def test_a_tick_that_is_skipped_with_nothing_in_its_way_is_found():
     assert kinds([*ONE, *skipped()]) == ["S9"]
     assert kinds([*ONE[:2], replace(ONE[2], state="timed_out"), *skipped()]) == []
     assert kinds([*ONE[:2], *skipped(overlap="allow"), ONE[2]]) == ["S9"]
+    assert kinds([*ONE[:2], *skipped(overlap="queue"), ONE[2]]) == ["S9"]
+    third = replace(first(3, T0), overlap="queue", trigger="manual", tick=None)
+    waits = [third, *skipped(overlap="queue"), then(third, "cancelled", who="operator")]
+    assert kinds([*ONE[:2], *waits, ONE[2]]) == []
 
 
 @pytest.mark.parametrize(("due", "rules"), [(T0 + HOUR, []), (T0 + HOUR + 61 * SECOND, ["S13"])])
