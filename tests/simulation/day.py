@@ -182,7 +182,8 @@ class Day(Faults):
         for machine in self.machines:
             self._in(self.chance.uniform(0, MINUTE), partial(self._start, machine))
         self._in(2 * MINUTE, self._fault)
-        self._in(self.chance.uniform(1, 20) * HOUR, self.cut_the_power)
+        for deed in (self.cut_the_power, self.pause):  # of which no day should have none
+            self._in(self.chance.uniform(1, 20) * HOUR, deed)
         self.world.run_for(self.hours * HOUR - QUIET_S)
         self._heal()
         self.world.run_for(QUIET_S)

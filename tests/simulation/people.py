@@ -118,8 +118,8 @@ class People:
         end = None if minutes is None else timedelta(minutes=minutes)
         if self._by_hand(lambda r: r.pause(job, until=end, who="ada")) and not self._is_paused(job):
             self.broken_words.append(f"{job} was paused at {self.world.now} and is not")
-        if self.chance.random() < 0.3:
-            self._in(self.chance.uniform(60, 5_000), partial(self._pause, job))
+        if self.chance.random() < 0.5:
+            self._in(self.chance.uniform(30, 1_000), partial(self._pause, job))
         if end is None or self.chance.random() < 0.3:
             self._in(self.chance.uniform(60, 10_000), partial(self._resume, job))
 
