@@ -182,7 +182,7 @@ class Day(Faults):
         for machine in self.machines:
             self._in(self.chance.uniform(0, MINUTE), partial(self._start, machine))
         self._in(2 * MINUTE, self._fault)
-        for deed in (self.cut_the_power, self.pause):  # of which no day should have none
+        for deed in (self.cut_the_power, self.pause, self.lose_commits):  # on each day
             self._in(self.chance.uniform(1, 20) * HOUR, deed)
         self.world.run_for(self.hours * HOUR - QUIET_S)
         self._heal()

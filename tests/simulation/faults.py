@@ -180,7 +180,7 @@ class Faults(People):
     def lose_commits(self) -> None:
         """Let changes of runs fail for a while, some of them after all was committed."""
         machines = self.chance.choice([self.machines, [self.chance.choice(self.machines)]])
-        left = self.chance.randint(1, 6)
+        left = self.chance.randint(2, 8)
         when = self.chance.choice(["before commit", "after commit"])
         often = self.chance.choice([0.5, 1.0])
         written = 0
