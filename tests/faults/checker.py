@@ -109,21 +109,26 @@ def read_effects(log: Path) -> list[Effect]:
 def ticks(cron: str, after: int, until: int) -> Iterator[int]:
     """Yield the instants of a six-field cron text with `after` < tick <= `until`, in UTC.
 
-    Only `*`, `*/n` and plain numbers are known. Every second is looked at, or every minute or
-    hour where the fields below are 0.
+    Only `*`, `*/n` and plain numbers are known. Every hour is looked at, and of those that match
+    every minute and second.
     """
     fields = cron.split()
-    stride = SECOND * (3600 if fields[:2] == ["0", "0"] else 60 if fields[0] == "0" else 1)
-    for instant in range((after // stride + 1) * stride, until + 1, stride):
-        if _matches(fields, instant):
-            yield instant
+    within = [
+        (60 * minute + second) * SECOND
+        for minute in range(60)
+        for second in range(60)
+        if _field_matches(fields[1], minute, 0) and _field_matches(fields[0], second, 0)
+    ]
+    hour = 3600 * SECOND
+    for start in range(after // hour * hour, until + 1, hour):
+        if _matches(fields[2:], start):
+            yield from (start + rest for rest in within if after < start + rest <= until)
 
 
 def _matches(fields: Sequence[str], instant: int) -> bool:
     at = datetime.fromtimestamp(instant // SECOND, UTC)
-    values = (at.second, at.minute, at.hour, at.day, at.month, at.isoweekday() % 7)
-    firsts = (0, 0, 0, 1, 1, 0)
-    return all(map(_field_matches, fields, values, firsts))
+    values = (at.hour, at.day, at.month, at.isoweekday() % 7)
+    return all(map(_field_matches, fields, values, (0, 1, 1, 0)))
 
 
 def _field_matches(field: str, value: int, first: int) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs import JobExtension, Retry, job
 from systemprompt_jobs.testing._machine import _migrated
@@ -43,6 +44,23 @@ KEEP, AGE = 5, 2 * 3600 * SECOND
 """What is never forgotten: a job's newest runs, and what is younger."""
 
 
+_LEFT_SLOTS = "SELECT id, state FROM jobs_slot JOIN jobs_run ON id = run_id WHERE finished NOTNULL"
+
+_WAITS = frozenset({"tick_claimed", "run_retrying"})
+
+
+@dataclass
+class Watched(World):
+    """Tells of every moment, and of the run that it is about."""
+
+    noticed: Callable[[str, Run | None], None] = lambda _what, _run: None
+
+    def note(self, node: str, what: str, /, **details: Any) -> None:
+        """Add a moment."""
+        super().note(node, what, **details)
+        self.noticed(what, details.get("run"))
+
+
 class Day(Faults):
     """One seed's day: `play()` it once, then read `ticks`, `faults` and `story()`."""
 
@@ -55,7 +73,14 @@ class Day(Faults):
         self.hand = ""
         self.chance = random.Random(seed)
         self._delays = random.Random(seed)
-        self.world = World(start=START, takes=self._takes, look_s=LEASE_S / 3, prunes=seed % 3 == 1)
+        self._owed = set()
+        self.world = Watched(
+            start=START,
+            takes=self._takes,
+            look_s=LEASE_S / 3,
+            prunes=seed % 3 == 1,
+            noticed=self._noticed,
+        )
         # Odd seeds are PostgreSQL's time, even ones SQLite's, where all schedulers share a host.
         self.one_clock = seed % 2 == 0
         far = seed % 3 == 0
@@ -111,6 +136,7 @@ class Day(Faults):
             catch_up=choose(POLICIES["catch_up"]),
             catchup_window=choose(POLICIES["catchup_window"]),
             overlap=choose(POLICIES["overlap"]),
+            splay=choose(POLICIES["splay"]),
             max_attempts=choose([1, 1, 2, 3]),
             retry_delay=choose(["1s", "10s", "2m"]),
             timeout=choose(["5m", "1h"]),
@@ -127,9 +153,9 @@ class Day(Faults):
             checker.Effect("START", run.job_id, tick, run.id, run.fence, 0, _micros(wall))
         )
         chance = self._chance_of(run, f"end {run.attempt}")
-        if chance < 0.03:
+        if chance < 0.05:
             raise Retry(after=timedelta(seconds=30))
-        if chance < 0.1:
+        if chance < 0.2:
             raise RuntimeError("as some do")
 
     def _takes(self, run: Run) -> float:
@@ -138,10 +164,13 @@ class Day(Faults):
         if self._healed or chance < 0.6:
             return 0.0
         seconds = 25 * MINUTE * ((chance - 0.6) / 0.4) ** 2
-        if self._owed and seconds > MINUTE:
-            self._owed = False
-            self._in(self.chance.uniform(0, seconds / 2), self._break)
+        self._takes_time("run", seconds / 2, run.job_id)
         return seconds
+
+    def _noticed(self, what: str, run: Run | None) -> None:
+        """See who waits: for the time that its splay has chosen, or to be tried again."""
+        if what in _WAITS and run is not None and run.due is not None:
+            self._takes_time("wait", (_micros(run.due) - self._clock()) / SECOND, run.job_id)
 
     def _chance_of(self, run: Run, what: str) -> float:
         return random.Random(f"{self.seed} {what} {run.job_id} {run.tick}").random()
@@ -153,6 +182,8 @@ class Day(Faults):
         for machine in self.machines:
             self._in(self.chance.uniform(0, MINUTE), partial(self._start, machine))
         self._in(2 * MINUTE, self._fault)
+        for deed in (self.cut_the_power, self.pause, self.lose_commits):  # on each day
+            self._in(self.chance.uniform(1, 20) * HOUR, deed)
         self.world.run_for(self.hours * HOUR - QUIET_S)
         self._heal()
         self.world.run_for(QUIET_S)
@@ -206,6 +237,7 @@ class Day(Faults):
             until=until,
             lease=LEASE_S * SECOND,
             lease_clock=_BOOTED if self.one_clock else began,
+            one_clock=self.one_clock,
             is_well=self.lives.is_well,
             is_worker=self.lives.is_worker,
             wanted=self.wanted,
@@ -224,6 +256,8 @@ class Day(Faults):
         ]
         yield from checker.check({}, rows, [*self._starts, *self._ends()], since=0, until=until)
         yield from self.lives.overlaps()
+        for number, state in checker.query(self._url, _LEFT_SLOTS):
+            yield checker.Violation("S9", f"run {number} is {state} and has a slot")
         for words in self.broken_words:
             yield checker.Violation("S6", words)
         for key, times in self.mail.sent.items():

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.testing._failpoints import PLACES
+from systemprompt_jobs.testing._world import SECOND
+from tests.faults import checker
 from tests.simulation.people import DEEDS, People
 
 if TYPE_CHECKING:
     import random
     from collections import Counter
+    from collections.abc import Callable
 
+    from systemprompt_jobs.testing._machine import Machine
     from tests.simulation.lives import Lives
     from tests.simulation.machines import SimMachine
 
@@ -21,8 +25,14 @@ MINUTE, HOUR = 60.0, 3600.0
 
 LEASE_S = 120
 
-FAULT_EVERY_S = 120 * MINUTE
+FAULT_EVERY_S = 60 * MINUTE
 """On average; several may come together."""
+
+_AIMS = ("now", "tick", "run", "wait", "wait")
+"""When to break something: at any time, where a tick is near, or amid what takes its time."""
+
+_LONG_S = 20.0
+"""What takes less time has no middle."""
 
 TROUBLES = frozenset({"crashed", "frozen", "thawed", "stopping", "cut_off", "joined_again"})
 
@@ -33,24 +43,45 @@ class Faults(People):
     faults: Counter[str]
     one_clock: bool
     lives: Lives
+    _clock: Callable[[], int]
     _delays: random.Random
     _healed = False
-    _owed = False
+    _owed: set[str]
 
     def _fault(self) -> None:
-        """Break something now, or rather in the middle of the next run that takes its time."""
-        if self._busy() or self.chance.random() < 0.3:
+        """Break something, now or at a moment when it may do harm."""
+        aim = self.chance.choice(_AIMS)
+        if aim == "tick":
+            self._at_a_tick(self.chance.uniform(-_LONG_S, MINUTE), self._break)
+        elif aim == "now" or (aim == "run" and self._busy()):
             self._break()
         else:
-            self._owed = True
+            self._owed.add(aim)
         self._in(self.chance.expovariate(1 / FAULT_EVERY_S), self._fault)
 
-    def _break(self) -> None:
+    def _at_a_tick(self, after_s: float, action: Callable[[str], None]) -> None:
+        """Have something done to the next job that is due, so long after its tick."""
+        soon = self._clock() + round(_LONG_S * SECOND)
+        sql = f"SELECT next_tick, id FROM jobs_job WHERE next_tick > {soon} ORDER BY next_tick"
+        for tick, job in checker.query(self._url, f"{sql} LIMIT 1"):
+            self._in((tick - self._clock()) / SECOND + after_s, partial(action, job))
+
+    def _takes_time(self, what: str, seconds: float, job: str) -> None:
+        """Break something in the middle of it, if that was put off until then."""
+        if what in self._owed and seconds > _LONG_S:
+            self._owed.remove(what)
+            action = partial(self._break, job, self.world.acting)
+            self._in(self.chance.uniform(0, seconds), action)
+
+    def _break(self, job: str = "", machine: Machine | None = None) -> None:
+        """Break something, rather where it matters for a job and a machine."""
         if self._healed:
             return
         happens = self.chance.choice(FAULTS if self.chance.random() < 0.5 else DEEDS)
         self._tell(happens.__name__)
+        self._at = job, machine
         happens(self)
+        self._at = "", None
 
     def _tell(self, what: str) -> None:
         self.faults[what] += 1
@@ -72,9 +103,9 @@ class Faults(People):
 
     def _someone(self) -> SimMachine | None:
         """Choose one that is up, rather one at work: there is more to break."""
-        return self.chance.choice(
-            (self.chance.random() < 0.7 and self._busy()) or self._awake() or [None]
-        )
+        awake, at_work = self._awake(), self._busy()
+        at_work = [machine for machine in awake if machine is self._at[1]] or at_work
+        return self.chance.choice((self.chance.random() < 0.7 and at_work) or awake or [None])
 
     def _awake(self) -> list[SimMachine]:
         return [machine for machine in self.machines if machine.up and not machine.frozen]
@@ -88,7 +119,12 @@ class Faults(People):
             self._in(self._some_time(), partial(self._start, machine))
 
     def cut_the_power(self) -> None:
-        """End all of them; the first is back after some minutes or hours."""
+        """End all of them before a tick; the first is back after some minutes or hours."""
+        self._at_a_tick(-1.0, self._go_dark)
+
+    def _go_dark(self, _job: str) -> None:
+        if self._healed:
+            return
         for machine in self.machines:
             machine.crash()
         first = self.chance.choice([5, 15, 30, 90, 200]) * MINUTE
@@ -143,8 +179,8 @@ class Faults(People):
 
     def lose_commits(self) -> None:
         """Let changes of runs fail for a while, some of them after all was committed."""
-        machine = self.chance.choice(self.machines)
-        left = self.chance.randint(1, 6)
+        machines = self.chance.choice([self.machines, [self.chance.choice(self.machines)]])
+        left = self.chance.randint(2, 8)
         when = self.chance.choice(["before commit", "after commit"])
         often = self.chance.choice([0.5, 1.0])
         written = 0
@@ -154,11 +190,12 @@ class Faults(People):
             if where == "begin":
                 written = self.diary.numbers
             changed = self.diary.numbers > written
-            if where == when and left and machine.up and changed and self._delays.random() < often:
+            if where == when and left and changed and self._delays.random() < often:
                 left -= 1
                 raise StoreError(f"the connection broke {when}")
 
-        machine.store_fault = fault
+        for machine in machines:
+            machine.store_fault = fault
 
     def step_the_clock(self) -> None:
         """Set the clock of a host anew; on SQLite that is everybody's."""

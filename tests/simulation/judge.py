@@ -28,7 +28,7 @@ _LIFE = {
 _AHEAD = 1 * SECOND
 """So much before its time a tick may be claimed."""
 
-_HOUR = 3600 * SECOND
+_MINUTE, _HOUR = 60 * SECOND, 3600 * SECOND
 
 _FOREVER = 2**62
 
@@ -40,6 +40,7 @@ class Case:
     - `runs`, `jobs`: the diary; `calendar`: cron texts to their ticks, `until`: what is due up to
       then must have ended; both in microseconds.
     - `lease`: how long one is; `lease_clock`: how far its clock is ahead of the diary's `at`.
+    - `one_clock`: whether all nodes have the clock that decides what is due.
     - `is_well(node, since, until)`: whether nothing was the matter with a node from then to then.
     - `workers`: which nodes claim nothing; `wanted`: the runs that were asked for by hand, by
       mark, and whether the answer was that they will run.
@@ -50,6 +51,7 @@ class Case:
     until: int
     lease: int
     lease_clock: int
+    one_clock: bool
     is_well: Callable[[str, int, int], bool]
     is_worker: Callable[[str], bool]
     wanted: Mapping[str, bool]
@@ -85,9 +87,11 @@ def judge(case: Case) -> Iterator[Violation]:
         if entry.was is None and entry.trigger == "schedule":
             yield from _settled(case, entry)
     yield from _overlaps(case)
+    yield from _skips(case)
     yield from _coverage(case)
     yield from _one_at_a_time(case)
     yield from _plans(case)
+    yield from _retries(case)
     yield from _asked_for(case)
     yield from _ends(case)
 
@@ -158,9 +162,12 @@ def _rescue(case: Case, entry: RunEntry) -> Iterator[Violation]:
 
 
 def _gate(entry: RunEntry) -> Iterator[Violation]:
-    """I6, S5, S6: nothing starts before its time, cancelled or while its job is paused."""
+    """I6, S5, S6, S7: nothing starts before its time, cancelled or while its job is paused."""
     if entry.trigger == "schedule" and entry.tick is not None and entry.tick > entry.clock:
         yield _wrong("I6", entry, f"{(entry.tick - entry.clock) / SECOND} s early")
+    if entry.available is not None and entry.available > entry.clock:
+        early = (entry.available - entry.clock) / SECOND
+        yield _wrong("S7", entry, f"{early} s before the time for which it waits")
     if entry.cancelled is not None:
         yield _wrong("S5", entry, "it was cancelled")
     if entry.trigger != "manual" and _is_paused(entry, entry.clock):
@@ -273,6 +280,33 @@ def _overlaps(case: Case) -> Iterator[Violation]:
                 holders[key].add(entry.run)
 
 
+def _skips(case: Case) -> Iterator[Violation]:
+    """S9: a tick is skipped only where another run is in its way.
+
+    Whatever has not ended may be, and a thread that outlives its run. Under `queue` it takes one
+    that waits already.
+    """
+    open_: dict[str, dict[int, str]] = defaultdict(dict)
+    strays: dict[str, int] = {}
+    for entry in case.runs:
+        if entry.state in {"timed_out", "cancelled"}:
+            strays[entry.job] = entry.clock
+        if (entry.state, entry.reason) == ("skipped", "overlap"):
+            stray = strays.get(entry.job, -_FOREVER) > entry.clock - _HOUR
+            others = [state for run, state in open_[entry.job].items() if run != entry.run]
+            enough = {
+                "allow": False,
+                "queue": any(state != "running" for state in others),
+                "skip": bool(others) or stray,
+            }
+            if not enough[entry.overlap]:
+                yield _wrong("S9", entry, "nothing was in its way")
+        if entry.state in ENDS or entry.state == "deleted":
+            open_[entry.job].pop(entry.run, None)
+        else:
+            open_[entry.job][entry.run] = entry.state
+
+
 def _ends(case: Case) -> Iterator[Violation]:
     """I5: what was due, or asked for, has come to an end, or is under way once more."""
     for entry in case.last.values():
@@ -316,22 +350,53 @@ def _due(case: Case) -> Iterator[tuple[str, int]]:
 
 
 def _plans(case: Case) -> Iterator[Violation]:
-    """I7: no mark falls. S6: only people begin and end pauses. S10: a new plan begins now."""
+    """I7: no mark falls. S6: see `_pauses`. S10: a new plan begins now."""
     for entry in case.jobs:
         said = f"{entry.job} at {_shown(entry)}"
         if (entry.last_settled or 0) < (entry.old_last or 0):
             yield Violation("I7", f"{said}: its newest settled tick fell")
-        paused = (entry.paused_at, entry.paused_until) != (entry.old_pause, entry.old_until)
-        if paused and entry.who != "operator":
-            over = entry.old_until is not None and entry.old_until <= entry.clock + _AHEAD
-            settled = (entry.next_tick or _FOREVER) >= (entry.old_until or _FOREVER)
-            if entry.paused_at is not None or not (over and settled):
-                yield Violation("S6", f"{said}: a pause is forgotten that is not over")
+        yield from _pauses(entry, said)
         if entry.was != entry.fingerprint and entry.next_tick is not None:
             since = max(entry.clock, entry.last_settled or 0)
             first = case.ticks(entry.schedule, since + 1, since + 2 * 86_400 * SECOND)[:1]
             if [*first] != [entry.next_tick]:
                 yield Violation("S10", f"{said}: its new plan begins at {entry.next_tick}")
+
+
+def _pauses(entry: JobEntry, said: str) -> Iterator[Violation]:
+    """S6: only people begin and end pauses, and none is forgotten with ticks to settle."""
+    if (entry.paused_at, entry.paused_until) == (entry.old_pause, entry.old_until):
+        return
+    if entry.paused_at is not None and entry.who != "operator":
+        yield Violation("S6", f"{said}: nobody has asked for this pause")
+    over = entry.old_until is not None and entry.old_until <= entry.clock + _AHEAD
+    settled = (entry.next_tick or _FOREVER) >= (entry.old_until or _FOREVER)
+    lasts = entry.old_pause is not None and not (over and settled)
+    if lasts and entry.paused_at != entry.old_pause:
+        yield Violation("S6", f"{said}: a pause is forgotten that is not over")
+
+
+def _retries(case: Case) -> Iterator[Violation]:
+    """S13: nothing is tried again past the next tick, as far as the schedule stays the same.
+
+    Other clocks than the database's say when an attempt failed, and a commit may take a while.
+    """
+    plans: dict[str, set[str]] = defaultdict(set)
+    for job in case.jobs:
+        plans[job.job].add(job.schedule if job.next_tick else "")
+    before: dict[int, RunEntry] = {}
+    for entry in case.runs:
+        failed = before.get(entry.run)
+        before[entry.run] = entry
+        if failed is None or (failed.was, failed.state) != ("running", "pending"):
+            continue
+        due = entry.available
+        if failed.who != failed.holder or due is None or due == entry.tick:
+            continue
+        if len(plans[entry.job]) == 1 and case.one_clock:
+            passed = case.ticks(entry.schedule, failed.clock + 1, due - _MINUTE)
+            if passed:
+                yield _wrong("S13", failed, f"to be tried again after the tick {passed[0]}")
 
 
 # --- people ---
@@ -344,7 +409,7 @@ def _asked_for(case: Case) -> Iterator[Violation]:
         if entry.was is None and entry.mark:
             found[entry.mark].append(entry.run)
         by_hand = entry.trigger == "manual" and entry.state == "skipped"
-        if by_hand and (entry.reason != "overlap" or entry.overlap == "allow"):
+        if by_hand and entry.reason != "overlap":
             yield _wrong("S11", entry, f"a run by hand is skipped: {entry.reason}")
     for mark, promised in case.wanted.items():
         runs = found[mark]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import event
 
@@ -73,10 +73,18 @@ class Worker(Scheduler):
 
 class _DiaryStore(VirtualStore):
     _machine: SimMachine
+    first: ClassVar[Engine | None] = None
 
     def _open(self) -> Engine:
         fresh = self._engine is None
         engine = super()._open()
         if fresh:
+            _share_statements(engine)
             event.listen(engine, "connect", lambda c, _: self._machine.diary.attach(c))
         return engine
+
+
+def _share_statements(engine: Engine) -> None:
+    """Have a statement built once for all days, not by each scheduler that starts."""
+    _DiaryStore.first = first = _DiaryStore.first or engine
+    engine.dialect, engine._compiled_cache = first.dialect, first._compiled_cache

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from systemprompt_jobs.testing._machine import VirtualRuntime
+    from systemprompt_jobs.testing._machine import Machine, VirtualRuntime
     from systemprompt_jobs.testing._world import World
     from tests.simulation.machines import SimMachine
 
@@ -34,7 +34,8 @@ POLICIES = {
     "catch_up": ("latest", "none", "all"),
     "overlap": ("skip", "queue", "allow"),
     "enabled": (True, True, False),
-    "catchup_window": ("24h", "1h", "20m"),
+    "catchup_window": ("24h", "1h", "20m", "5m"),
+    "splay": ("0s", "1m", "10m"),
     "max_attempts": (1, 2, 3),
 }
 
@@ -56,9 +57,11 @@ class People:
     schedulers: list[SimMachine]
     machines: list[SimMachine]
     operating = False
+    _at: tuple[str, Machine | None] = ("", None)
     _url: str
     _healed: bool
     _in: Callable[[float, Callable[[], object]], None]
+    _at_a_tick: Callable[[float, Callable[[str], None]], None]
 
     def _prepare(self) -> None:
         self.wanted: dict[str, bool] = {}
@@ -93,14 +96,30 @@ class People:
         ((since, until),) = checker.query(self._url, sql) or [(None, None)]
         return since is not None and (until is None or until > self._clock())
 
+    def _some_job(self) -> str:
+        """Choose a job, mostly the one with which something is the matter."""
+        job = f"sim:{self.chance.choice(self.names)}"
+        return self._at[0] if self._at[0] and self.chance.random() < 0.7 else job
+
     # --- pauses ---
 
     def pause(self) -> None:
-        job = f"sim:{self.chance.choice(self.names)}"
+        """Pause a job, rather one whose tick is claimed and has not begun; some of them twice."""
+        claimed = checker.query(self._url, "SELECT job_id FROM jobs_run WHERE state = 'claimed'")
+        if claimed:
+            self._pause(self.chance.choice(claimed)[0])
+        else:
+            self._at_a_tick(self.chance.uniform(-5, 60), self._pause)
+
+    def _pause(self, job: str) -> None:
+        if self._healed:
+            return
         minutes = self.chance.choice([None, 3, 30, 120])
         end = None if minutes is None else timedelta(minutes=minutes)
         if self._by_hand(lambda r: r.pause(job, until=end, who="ada")) and not self._is_paused(job):
             self.broken_words.append(f"{job} was paused at {self.world.now} and is not")
+        if self.chance.random() < 0.5:
+            self._in(self.chance.uniform(30, 1_000), partial(self._pause, job))
         if end is None or self.chance.random() < 0.3:
             self._in(self.chance.uniform(60, 10_000), partial(self._resume, job))
 
@@ -127,7 +146,7 @@ class People:
         self._want(lambda runtime, job, values: runtime.submit(job, parameters=values, who="ada"))
 
     def _want(self, ask: Callable[..., object]) -> None:
-        job, mark = f"sim:{self.chance.choice(self.names)}", f"m{len(self.wanted)}"
+        job, mark = self._some_job(), f"m{len(self.wanted)}"
         done = self._by_hand(lambda runtime: ask(runtime, job, {"mark": mark}))
         if done is not None:
             self.wanted[mark] = done
@@ -136,7 +155,8 @@ class People:
         sql = (
             "SELECT id FROM jobs_run WHERE state IN ('pending', 'claimed', 'dispatched', 'running')"
         )
-        if found := checker.query(self._url, f"{sql} ORDER BY id"):
+        mine = checker.query(self._url, f"{sql} AND job_id = '{self._some_job()}' ORDER BY id")
+        if found := mine or checker.query(self._url, f"{sql} ORDER BY id"):
             (number,) = self.chance.choice(found)
             self.world.note("world", f"cancel run {number}")
             self._by_hand(lambda runtime: runtime.cancel(number, who="ada"))
@@ -145,7 +165,7 @@ class People:
 
     def change_the_configuration(self) -> None:
         """Change one job, and have all schedulers read it, or one, or whoever starts next."""
-        changes = self._changes[self.chance.choice(self.names)]
+        changes = self._changes[self._some_job().removeprefix("sim:")]
         key = self.chance.choice(["schedule", *POLICIES])
         changes[key] = self.chance.choice(CRONS if key == "schedule" else POLICIES[key])
         self._write_config()

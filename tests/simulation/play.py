@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from unittest.mock import patch
 
 import structlog
 
-from systemprompt_jobs import _claim
+from systemprompt_jobs import _claim, _collect
+from systemprompt_jobs._collect import _find
 from tests.simulation.day import Day
 from tests.simulation.faults import LEASE_S
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 _LOOK = timedelta(seconds=LEASE_S / 3)
 """So often a node looks whether the run has ended for which a caught-up tick waits."""
+
+_installed = cache(lambda: tuple(_find.installed()))
+"""What is installed does not change, and a day sees some ten starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,12 @@ def play(seed: int, nodes: int = 3, hours: float = 24, about: str = "", *, tell=
     random.seed(seed)  # what prunes draws from it when to
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     try:
-        # It is a look like those of the world's `look_s`, but an appointment to the world.
-        with patch.object(_claim, "_LOOK_AGAIN", _LOOK), TemporaryDirectory() as folder:
+        with (
+            # It is a look like those of the world's `look_s`, but an appointment to the world.
+            patch.object(_claim, "_LOOK_AGAIN", _LOOK),
+            patch.object(_collect, "installed", _installed),
+            TemporaryDirectory() as folder,
+        ):
             day = Day(seed, Path(folder), nodes, hours)
             wrong = [str(violation) for violation in day.play()]
     finally:

@@ -106,6 +106,7 @@ def kinds(runs, jobs=None, wanted=(), hours=2):
         until=T0 + (hours - 1) * HOUR,
         lease=LEASE,
         lease_clock=0,
+        one_clock=True,
         is_well=lambda node, _since, _until: node == NODE,
         is_worker=lambda node: node == WORKER,
         wanted=dict(wanted),
@@ -137,9 +138,10 @@ def test_a_run_without_an_end_is_found():
     assert kinds([*ONE, *TWO[:2]]) == ["I5"]
 
 
-def test_a_start_before_its_time_is_found():
-    early = replace(TWO[1], clock=T0 + HOUR - 1)
+def test_a_start_before_its_time_is_found_and_one_before_that_of_its_splay():
+    early = replace(TWO[1], clock=T0 + HOUR - 1, available=None)
     assert kinds([*ONE, TWO[0], early, TWO[2]]) == ["I6"]
+    assert kinds([*ONE, TWO[0], replace(TWO[1], available=T0 + HOUR + 1), TWO[2]]) == ["S7"]
 
 
 def test_what_comes_after_an_end_is_found():
@@ -246,6 +248,37 @@ def test_a_mark_that_falls_and_a_pause_that_is_forgotten_are_found():
     assert kinds([*ONE, *TWO], [plan(1), forgotten]) == []
     for values in ({"old_until": None}, {"old_until": T0}, {"next_tick": T0 - 2 * HOUR}):
         assert kinds([*ONE, *TWO], [plan(1), replace(forgotten, **values)]) == ["S6"]
+
+
+def test_a_pause_that_people_end_or_move_keeps_its_ticks():
+    people = plan(2, was="mark", old_next=T0, who="operator", old_pause=T0 - 3 * HOUR)
+    ended = replace(people, paused_at=T0 - 3 * HOUR, paused_until=T0 - HOUR)
+    assert kinds([*ONE, *TWO], [plan(1), ended]) == []
+    for values in ({"paused_at": None, "paused_until": None}, {"paused_at": T0 - HOUR}):
+        assert kinds([*ONE, *TWO], [plan(1), replace(ended, **values)]) == ["S6"]
+
+
+def test_a_tick_that_is_skipped_with_nothing_in_its_way_is_found():
+    def skipped(**values):
+        return [TWO[0], then(TWO[0], "skipped", reason="overlap", **values)]
+
+    assert kinds([*ONE[:2], *skipped(), ONE[2]]) == []
+    assert kinds([*ONE, *skipped()]) == ["S9"]
+    assert kinds([*ONE[:2], replace(ONE[2], state="timed_out"), *skipped()]) == []
+    assert kinds([*ONE[:2], *skipped(overlap="allow"), ONE[2]]) == ["S9"]
+    assert kinds([*ONE[:2], *skipped(overlap="queue"), ONE[2]]) == ["S9"]
+    third = replace(first(3, T0), overlap="queue", trigger="manual", tick=None)
+    waits = [third, *skipped(overlap="queue"), then(third, "cancelled", who="operator")]
+    assert kinds([*ONE[:2], *waits, ONE[2]]) == []
+
+
+@pytest.mark.parametrize(("due", "rules"), [(T0 + HOUR, []), (T0 + HOUR + 61 * SECOND, ["S13"])])
+def test_a_retry_past_the_next_tick_is_found(due, rules):
+    failed = then(ONE[1], "pending", 5, fence=2, node="")
+    again = then(failed, "claimed", 2 * HOUR / SECOND, available=due, node=NODE)
+    running = then(again, "running", attempt=2, most=2, available=due)
+    two = life(2, T0 + HOUR, overlap="allow")
+    assert kinds([*ONE[:2], failed, *two, again, running, then(running, "succeeded")]) == rules
 
 
 def test_a_new_plan_that_makes_up_the_past_is_found():
