@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 _numbers = itertools.count()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one process more than cores: some always wait for the processes that they started."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Have each SQLite file that this process makes begin as a copy of one that it migrated.
