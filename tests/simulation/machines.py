@@ -34,7 +34,7 @@ class SimMachine(Machine):
         kind = Worker if works else Scheduler
         self._make = partial(kind, *self._make.args, **self._make.keywords)
 
-    def renew(self, *, alone: bool) -> None:  # noqa: ARG002  # its own looks read the database
+    def renew(self, *, alone: bool) -> None:  # its own looks read the database
         """Renew the lease where the database sees it, also if nobody else looks."""
         super().renew(alone=False)
 
