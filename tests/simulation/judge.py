@@ -286,17 +286,17 @@ def _skips(case: Case) -> Iterator[Violation]:
     Whatever has not ended may be, and a thread that outlives its run. Under `queue` it takes one
     that waits already.
     """
-    open_: dict[str, dict[int, str]] = defaultdict(dict)
+    open_: dict[str, dict[int, RunEntry]] = defaultdict(dict)
     strays: dict[str, int] = {}
     for entry in case.runs:
         if entry.state in {"timed_out", "cancelled"}:
             strays[entry.job] = entry.clock
         if (entry.state, entry.reason) == ("skipped", "overlap"):
             stray = strays.get(entry.job, -_FOREVER) > entry.clock - _HOUR
-            others = [state for run, state in open_[entry.job].items() if run != entry.run]
+            others = [other for run, other in open_[entry.job].items() if run != entry.run]
             enough = {
                 "allow": False,
-                "queue": any(state != "running" for state in others),
+                "queue": any(o.state != "running" or o.at == entry.at for o in others),
                 "skip": bool(others) or stray,
             }
             if not enough[entry.overlap]:
@@ -304,7 +304,7 @@ def _skips(case: Case) -> Iterator[Violation]:
         if entry.state in ENDS or entry.state == "deleted":
             open_[entry.job].pop(entry.run, None)
         else:
-            open_[entry.job][entry.run] = entry.state
+            open_[entry.job][entry.run] = entry
 
 
 def _ends(case: Case) -> Iterator[Violation]:
