@@ -410,7 +410,8 @@ class Claimer:
                     if decision is not None:
                         decisions[id_] = decision
                         _take(left, pool)
-            claimed = self._record(connection, list(decisions.items()), now, room)
+            ends = {id_: row.paused_until for id_, row in awake.items() if row.is_paused(now)}
+            claimed = self._record(connection, list(decisions.items()), now, room, not_before=ends)
             over = [row for row in awake.values() if self._is_over(row, decisions.get(row.id))]
             control_rows.forget_pauses(connection, [row.id for row in over])
         self._resumed([row for row in over if row.by is not None])
@@ -498,10 +499,12 @@ class Claimer:
         now: datetime,
         room: Mapping[str, int],
         replaced: Mapping[str, JobRow] = EMPTY,
+        not_before: Mapping[str, datetime | None] = EMPTY,
     ) -> list[Run]:
         """Write what was decided; of the runs, those for which there is `room` are ours.
 
-        `replaced` are the rows of jobs as they were under the plans that decided.
+        `replaced` are the rows of jobs as they were under the plans that decided. A late tick
+        that is claimed just ahead of the end of its job's pause starts `not_before` that.
         """
         never_run = run_rows.add(
             connection,
@@ -523,6 +526,8 @@ class Claimer:
         for row in due:
             if row["job_id"] in replaced:
                 row.update(of_replaced(replaced[row["job_id"]], row["available_at"]))
+            if end := not_before.get(row["job_id"]):
+                row["available_at"] = max(row["available_at"], end)
         mine = {"state": State.CLAIMED, "node": self._node.id, "lease_until": self._lease_until()}
         left = dict(room)
         for row in due:

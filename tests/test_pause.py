@@ -156,6 +156,19 @@ def test_a_pause_ends_by_itself_and_a_tick_at_its_end_runs(site):
     assert site.job("paused_at") is None
 
 
+def test_a_late_tick_claimed_just_ahead_of_the_end_of_a_pause_starts_at_its_end(site):
+    node = site.node(make_plan(schedule="*/10 * * * * *"))
+    site.clock.advance(11)  # nobody was there at 10
+    site.pause(timedelta(seconds=3))
+    site.clock.advance(2.8)
+    node.claimer.step()
+    node.recorder.step()
+    assert (site.rows(), node.started) == ([("claimed", "", 10, 10, 1)], [])
+    site.clock.advance(0.2)
+    node.recorder.step()
+    assert [_seconds(run.tick) for run in node.started] == [10]
+
+
 def test_a_pause_without_a_tick_leaves_no_row_and_is_forgotten(site):
     node = site.node(make_plan(schedule="0 0 0 1 1 *"))
     site.pause(timedelta(minutes=5))

@@ -126,7 +126,7 @@ class StillLoop:
 class Silent(Calls):
     """An observer that nobody listens to."""
 
-    def __init__(self, manager):
+    def __init__(self, _manager, **_how):
         super().__init__()
 
     def start(self): ...

@@ -283,21 +283,22 @@ def _overlaps(case: Case) -> Iterator[Violation]:
 def _skips(case: Case) -> Iterator[Violation]:
     """S9: a tick is skipped only where another run is in its way.
 
-    Whatever has not ended may be, and a thread that outlives its run. Under `queue` it takes one
-    that waits already.
+    Whatever has not ended may be, and a thread that outlives its run: until another starts (that
+    it gives its slot back at all is seen in the end). Under `queue` it takes one that waits already.
     """
     open_: dict[str, dict[int, RunEntry]] = defaultdict(dict)
-    strays: dict[str, int] = {}
+    strays: set[str] = set()
     for entry in case.runs:
         if entry.state in {"timed_out", "cancelled"}:
-            strays[entry.job] = entry.clock
+            strays.add(entry.job)
+        elif entry.state == "running" and entry.overlap != "allow":
+            strays.discard(entry.job)
         if (entry.state, entry.reason) == ("skipped", "overlap"):
-            stray = strays.get(entry.job, -_FOREVER) > entry.clock - _HOUR
             others = [other for run, other in open_[entry.job].items() if run != entry.run]
             enough = {
                 "allow": False,
                 "queue": any(o.state != "running" or o.at == entry.at for o in others),
-                "skip": bool(others) or stray,
+                "skip": bool(others) or entry.job in strays,
             }
             if not enough[entry.overlap]:
                 yield _wrong("S9", entry, "nothing was in its way")
