@@ -69,10 +69,9 @@ def test_a_read_only_file(sqlite):
 
 def test_everything_is_pruned_while_a_node_lags(cluster):
     """What was forgotten is not run again: a job's newest settled tick is no part of the history."""
-    lagging = cluster.start()
+    lagging = cluster.start(FAULTS_AT="after_claim:2:SIGSTOP")  # it holds no lock then
     other = cluster.start()
-    cluster.wait_for_starts(3)
-    lagging.send(signal.SIGSTOP)
+    lagging.wait_until_frozen()
     cluster.wait_for_starts(3)
     with closing(checker.connect(cluster.url)) as connection:
         rows = [row for row in cluster.rows() if row.state in checker.ENDS]

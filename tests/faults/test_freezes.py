@@ -58,7 +58,7 @@ def test_frozen_inside_a_transaction(cluster, place):
 
 def test_others_take_the_jobs_of_a_frozen_claim_while_it_is_frozen(new_cluster, postgresql):
     """The server ends a transaction that is idle for a third of a lease: no rescue could."""
-    cluster = new_cluster(postgresql, lease="9s")
+    cluster = new_cluster(postgresql, lease="15s")
     cluster.ready(cluster.launch(), cluster.launch())
     frozen = cluster.start(FAULTS_AT="in_claim:2:SIGSTOP")
     frozen.wait_until_frozen()

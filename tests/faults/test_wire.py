@@ -40,6 +40,11 @@ def sound(cluster, given_back=frozenset()):
     return found
 
 
+def at_start(cluster):
+    """Return the states of the runs of the job that runs at the start, or by hand."""
+    return [row.state for row in cluster.rows() if row.job == "plugin:at_start"]
+
+
 LATE_S = 0.3
 """The client asks for what the server is only then told to commit."""
 
@@ -64,8 +69,7 @@ def test_cut_at_a_commit_of_the_start(wired, proxy, of):
     wired.wait_for_starts(2)
     assert sound(wired) == []
     assert node.events().count("scheduler_started") == 1
-    at_start = [row.state for row in wired.rows() if row.job == "plugin:at_start"]
-    assert at_start == ["succeeded"]
+    wait_for(lambda: at_start(wired) == ["succeeded"], "the only start-up run has ended")
 
 
 def test_cut_when_a_changed_plan_settles_what_was_due(wired, proxy):
@@ -84,13 +88,14 @@ def test_cut_when_a_changed_plan_settles_what_was_due(wired, proxy):
 
 def test_cut_at_the_commit_of_a_run_by_hand(wired, proxy):
     """It runs, once, and the command says so."""
-    wired.start().end()
+    node = wired.start()
+    wait_for(lambda: at_start(wired) == ["succeeded"], "the start-up run has ended")
+    node.end()
     proxy.cut_at_commit("manual", delay_s=LATE_S)
     command = wired.launch("run", "plugin:at_start")
     assert command.popen.wait() == 0, command.tail()
     assert proxy.cuts == 1
-    states = [r.state for r in wired.rows() if r.job == "plugin:at_start"]
-    assert states == ["succeeded"] * 2  # that of the start is the other
+    assert at_start(wired) == ["succeeded"] * 2
     assert checker.query(wired.url, "SELECT count(*) FROM jobs_audit") == [(1,)]
 
 
