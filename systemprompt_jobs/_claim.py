@@ -351,10 +351,21 @@ class Claimer:
         return self._reviewed + self._review_s - self._clock.monotonic()
 
     def _claimable(self, now: datetime) -> list[str]:
-        """Return the jobs that are due and find room, or have waited for it long enough."""
+        """Return the jobs that are due and find room, or have waited for it long enough.
+
+        Live schedulers begin at different ones, so that most of their claims are not in vain.
+        """
+        first = self._agenda.first()
+        if first is None or first > now + AHEAD:
+            return []
+        live = self._live()
+        if first > now - PATIENCE and len(live) != 1 and max(self._room().values()) <= 0:
+            self._busy = True
+            return []
         due = self._agenda.due(now + AHEAD)
-        if not due:
-            return due
+        if self._node.id in live:
+            begin = len(due) * live.index(self._node.id) // len(live)
+            due = due[begin:] + due[:begin]
         left, patient = self._share(due), set(self._agenda.due(now - PATIENCE))
         found = [id_ for id_ in due if _take(left, self._plans[id_].executor) or id_ in patient]
         self._busy = len(found) < len(due)
@@ -365,10 +376,13 @@ class Claimer:
 
         As many as there is room for; all, where nobody shares, but for a pool that starts nothing.
         """
-        if sum(live for _, live in self._schedulers or ()) != 1:
+        if len(self._live()) != 1:
             return dict(self._room())
         pools = {self._plans[id_].executor for id_ in due}
         return dict.fromkeys(pools, sys.maxsize) | dict.fromkeys(self._exhausted(), 0)
+
+    def _live(self) -> list[str]:
+        return sorted(node for node, live in self._schedulers or () if live)
 
     def _wait(self) -> float:
         first, until = self._agenda.first(), self._until_review()

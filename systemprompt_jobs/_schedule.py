@@ -160,9 +160,11 @@ class Agenda:
 
         They stay on the agenda until `set` moves them on, so a claim that fails is tried again.
         """
-        found = []
-        while (tick := self.first()) is not None and tick <= horizon:
-            found.append(heapq.heappop(self._heap))
-        for entry in found:
-            heapq.heappush(self._heap, entry)
-        return list(dict.fromkeys(job_id for _, job_id in found))
+        heap, found, places = self._heap, [], [0]
+        while places:
+            place = places.pop()
+            if place < len(heap) and heap[place][0] <= horizon:
+                found.append(heap[place])
+                places += (2 * place + 1, 2 * place + 2)  # below it on the heap: not earlier
+        found.sort()
+        return list(dict.fromkeys(id_ for tick, id_ in found if self._next.get(id_) == tick))
