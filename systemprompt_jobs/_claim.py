@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -291,8 +290,7 @@ class Claimer:
             for alias in self._plans[id_].job.aliases
         }
         paused = [
-            replace(
-                rows[former[old.id]],
+            rows[former[old.id]]._replace(
                 paused_at=now,
                 paused_until=old.paused_until,
                 note=old.note,

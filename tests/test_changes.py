@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from systemprompt_jobs._changes import changes
 from systemprompt_jobs._store.jobs import JobRow
 from systemprompt_jobs.model import Change, Problem
@@ -17,7 +15,7 @@ def test_the_same_plan_changes_nothing():
 
 
 def test_each_setting_that_differs_is_one_change():
-    row = dataclasses.replace(ROW, schedule="0 * * * * *", timezone="Europe/Berlin", version="1.0")
+    row = ROW._replace(schedule="0 * * * * *", timezone="Europe/Berlin", version="1.0")
     assert changes([make_plan()], {row.id: row}) == [
         Change(row.id, "schedule", "0 * * * * *", "* * * * * *"),
         Change(row.id, "timezone", "Europe/Berlin", "UTC"),
@@ -28,12 +26,12 @@ def test_each_setting_that_differs_is_one_change():
 def test_switching_off_and_on_is_a_change():
     off = make_plan(enabled=False)
     assert changes([off], {ROW.id: ROW}) == [Change(ROW.id, "enabled", "true", "false")]
-    row = dataclasses.replace(ROW, next_tick=None)
+    row = ROW._replace(next_tick=None)
     assert changes([make_plan()], {row.id: row}) == [Change(ROW.id, "enabled", "false", "true")]
 
 
 def test_new_and_gone_jobs_are_named():
-    gone = dataclasses.replace(ROW, id="ext:gone")
+    gone = ROW._replace(id="ext:gone")
     degraded = make_plan("broken", problem=Problem("ext:broken", "no"))
     assert changes([make_plan(), degraded], {gone.id: gone}) == [
         Change("ext:cleanup", "job", "", "new, * * * * * *"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, Text, cast, func, literal, select
@@ -86,7 +87,7 @@ def _insert_in_sqlite(
 ) -> list[tuple[Any, ...]]:
     """Send a few rows one by one; sqlite3 returns nothing for many.
 
-    But under the write lock, the new ids are above the old.
+    But under the write lock, the new ids are above the old, and one after the other.
     """
     plain = _plain(table.name, columns, rows)
     statement = _insert(True, table.name, columns)
@@ -97,7 +98,10 @@ def _insert_in_sqlite(
             (cursor.lastrowid, *(row[n] for n in places)) for cursor, row in sent if cursor.rowcount
         ]
     (newest,) = driver.execute(f"SELECT max(id) FROM {table.name}").fetchone()  # noqa: S608
-    driver.executemany(statement, plain)
+    if driver.executemany(statement, plain).rowcount == len(plain):
+        (last,) = driver.execute("SELECT last_insert_rowid()").fetchone()
+        read = operator.itemgetter(*(columns.index(name) for name in returning[1:]))
+        return [(id_, *read(row)) for id_, row in enumerate(plain, last - len(plain) + 1)]
     return driver.execute(
         f"SELECT {', '.join(returning)} FROM {table.name} WHERE id > ? ORDER BY id",  # noqa: S608
         (newest or 0,),

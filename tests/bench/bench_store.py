@@ -11,6 +11,7 @@ around it; ratios are what to compare.
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import statistics
 import tempfile
@@ -76,6 +77,7 @@ def stages(store: Store, group: int) -> tuple[list[float], float]:
         lease_s=30.0,
     )
     claimer.install(parse)
+    gc.freeze()  # as `serve` does
     times: list[list[float]] = []
     cpu: list[float] = []
     for _ in range(rounds(group)):
