@@ -565,7 +565,7 @@ class Claimer:
             **values,
             "state": State.PENDING,
             "tick_at": tick,
-            "available_at": tick + splay(plan.id, tick, limit),
+            "available_at": tick + splay(plan.id, tick, limit) if plan.splay else tick,
             "available_until": tick + plan.splay + plan.catchup_window,
         }
 

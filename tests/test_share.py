@@ -88,6 +88,17 @@ def test_beyond_its_room_a_node_leaves_due_ticks_to_others_which_claim_them(stor
     assert {run.tick for run in one.held + two.held} == {TICK}
 
 
+def test_live_schedulers_begin_at_different_jobs(store, clock):
+    nodes = [Node(store, clock, *plans(10), room=2) for _ in range(2)]
+    for node in nodes:  # they see each other
+        node.claimer.step()
+    clock.advance(60 - AHEAD.total_seconds())
+    for node in nodes:
+        node.claimer.step()
+    claimed = sorted(sorted(run.job_id[-2:] for run in node.held) for node in nodes)
+    assert claimed == [["00", "01"], ["05", "06"]]
+
+
 def test_a_tick_without_room_for_100_ms_is_pending_for_any_node_and_the_job_goes_on(store, clock):
     one, two = (Node(store, clock, *plans(10), room=room) for room in (4, 0))
     clock.advance(60 - AHEAD.total_seconds())

@@ -65,7 +65,7 @@ def jobs(request: Request) -> Response:
         figures=dashboard.figures.get(),
         running=runtime.history(states=[State.RUNNING, RETRYING], limit=_RUNNING),
         waiting=_waiting(runtime),
-        troubled=runtime.history(states=TROUBLE, limit=_TROUBLED),
+        troubled=_troubled(runtime),
         rows=_rows(runtime, page.ids),
         chosen=chosen,
         page=page,
@@ -73,6 +73,12 @@ def jobs(request: Request) -> Response:
         tags=catalogue.tags,
         only=ONLY,
     )
+
+
+def _troubled(runtime: Runtime) -> list[Run]:
+    """Return what `status` shows: a run whose job found nothing to do went as planned."""
+    found = runtime.history(states=TROUBLE, limit=10 * _TROUBLED)
+    return [run for run in found if run.reason != "job"][:_TROUBLED]
 
 
 def _waiting(runtime: Runtime) -> list[Run]:

@@ -85,13 +85,13 @@ def micros(instant):
     return int(instant.timestamp() * 1_000_000)
 
 
-def fill(database, job_id="jobs:slow", now=None):
-    """Record one run of each state for a job, an hour apart, the newest an hour ago."""
+def fill(database, job_id="jobs:slow", now=None, states=STATES):
+    """Record a run of each of these states for a job, an hour apart, the newest an hour ago."""
     now = now or datetime.now(UTC)
     hour = timedelta(hours=1)
     with sqlite3.connect(database) as connection:
-        for n, (state, reason, attempt, count) in enumerate(STATES):
-            tick = now - (len(STATES) - n) * hour
+        for n, (state, reason, attempt, count) in enumerate(states):
+            tick = now - (len(states) - n) * hour
             started = tick + timedelta(seconds=n / 10) if attempt else None
             over = started and state not in ("running", "pending")
             finished = started + timedelta(seconds=1 + n) if over else None

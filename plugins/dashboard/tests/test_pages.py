@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from systemprompt_jobs_dashboard import _later, _timeline, create_app
 from systemprompt_jobs_dashboard._catalogue import Catalogue, Chosen
 
-from plugins.dashboard.tests.conftest import CONFIG
+from plugins.dashboard.tests.conftest import CONFIG, fill
 from systemprompt_jobs import Runtime
 
 PAGES = ("/", "/jobs/jobs:slow", "/jobs/jobs:quiet", "/timeline", "/nodes", "/audit", "/login")
@@ -84,6 +84,15 @@ def test_a_job_page_says_what_went_wrong_lately_and_how_often(client):
         f"- skipped: overlap run 8 : the run before still ran · {went}; a run takes 2.0 s",
     ]
     assert "went so" not in client.get("/jobs/jobs:greet").text
+
+
+def test_trouble_is_not_what_a_job_has_skipped_itself(client, runtime, project):
+    states = [("skipped", "overlap", 0, 1), ("skipped", "job", 1, 1)]
+    fill(project / "var/jobs.db", "jobs:greet", states=states)
+    by_itself, by_overlap = runtime.history(limit=2)
+    listed = client.get("/").text.partition("<h2>Latest trouble</h2>")[2]
+    assert f'href="/runs/{by_overlap.id}"' in listed
+    assert f'href="/runs/{by_itself.id}"' not in listed
 
 
 def test_a_lost_run_has_no_time_that_it_took(client):

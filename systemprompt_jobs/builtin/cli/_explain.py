@@ -55,7 +55,8 @@ def _answer(found: Explanation) -> dict[str, Any]:
 
 def _show(found: Explanation, *, values: bool) -> None:
     plan = found.plan
-    say(one_line(f"{plan.id} ({condition(plan)}): {schedule_words(plan)}"), "")
+    found_so = "" if condition(plan) == "enabled" else f" ({condition(plan)})"
+    say(one_line(f"{plan.id}{found_so}: {schedule_words(plan)}"), "")
     say(*(paragraph(sentence, "  ") for sentence in found.sentences))
     if values:
         say("")
