@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -92,4 +91,4 @@ def _not_run(decision: Decision, due: datetime) -> Decision:
         return decision
     missed = decision.missed
     stretch = Stretch(due, decision.last, 1 + (missed.count if missed else 0))
-    return replace(decision, run=None, missed=stretch)
+    return decision._replace(run=None, missed=stretch)

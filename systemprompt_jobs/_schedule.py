@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .model import CatchUp
 
@@ -21,8 +21,7 @@ PUNCTUAL = timedelta(seconds=60)
 _INSTANT = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """Which ticks of a downtime still run, and how old they may be."""
 
     catch_up: CatchUp = CatchUp.LATEST
@@ -41,16 +40,14 @@ class Stretch:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """A pause that is over: the ticks at or after `start` and before `end` do not run."""
 
     start: datetime
     end: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What becomes of a job's due ticks.
 
     `run` is the tick to run, if any; `missed` the ticks before it that will never run; `last`
@@ -116,7 +113,7 @@ def at_most(most: int, schedule: Schedule, now: datetime, policy: Policy) -> Pol
         if before is None or now - before > policy.window:
             return policy
         tick = before
-    return replace(policy, window=now - tick)
+    return policy._replace(window=now - tick)
 
 
 def _skip(schedule: Schedule, due: datetime, end: datetime) -> Decision:

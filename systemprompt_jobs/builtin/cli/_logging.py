@@ -153,7 +153,7 @@ class _Straight(structlog.stdlib.BoundLogger):
             and self._logger.isEnabledFor(logging.INFO)
             and "exc_info" not in fields
             and self._processors[0] is structlog.stdlib.filter_by_level  # type: ignore[index]
-            and _NOT_OTHERS.issuperset(h.name for h in logging.root.handlers)
+            and _NOT_OTHERS.issuperset([h.name for h in logging.root.handlers])
         )
 
     def _line(self, event: EventDict) -> Any:
