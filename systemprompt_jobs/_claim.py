@@ -357,7 +357,7 @@ class Claimer:
         if first is None or first > now + AHEAD:
             return []
         live = self._live()
-        if first > now - PATIENCE and len(live) != 1 and max(self._room().values()) <= 0:
+        if first > now - PATIENCE and len(live) != 1 and max(self._room().values(), default=0) <= 0:
             self._busy = True
             return []
         due = self._agenda.due(now + AHEAD)

@@ -239,6 +239,7 @@ class Machine:
             keeper._renewed = live._claimer._reviewed = self._noted = now
         elif now >= keeper._renewed + self.lease_s / 3:
             try:
+                keeper._tell(keeper._doubt.settle())
                 keeper._beat()
             except StoreError:  # again, and this time so that it is noticed
                 loop.postpone(self.world.micros)

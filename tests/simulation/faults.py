@@ -144,10 +144,10 @@ class Faults(People):
             self._in(self._some_time(), partial(self._start, machine))
 
     def _stop(self, machine: SimMachine, grace: timedelta) -> None:
-        self.hand = machine.node
+        before, self.hand = self.hand, machine.node  # another one may be stopping meanwhile
         self.lives.note(self.hand, machine.name, works=machine.works)
         machine.stop(grace)
-        self.hand = ""
+        self.hand = before
 
     def freeze(self) -> None:
         if machine := self._someone():
