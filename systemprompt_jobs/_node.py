@@ -82,6 +82,10 @@ def new_node() -> Node:
 class Threads:
     """What gives the parts of a node their turns: a thread for each."""
 
+    def node(self) -> Node:
+        """Return the node that they are parts of."""
+        return new_node()
+
     def loop(
         self,
         name: str,
@@ -114,8 +118,8 @@ class LiveNode:
         reload_asked: Callable[[], object] = lambda: None,
         crew: Threads | None = None,
     ) -> None:
-        self.node = new_node()
         self._crew = crew = crew or Threads()
+        self.node = crew.node()
         self._store = store
         self._plans = {plan.id: plan for plan in plans if plan.problem is None}
         self._resources = resources

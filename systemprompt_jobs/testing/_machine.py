@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from systemprompt_jobs._store import StoreClock
     from systemprompt_jobs._store._questions import Questions
     from systemprompt_jobs.interfaces import Attempt, Clock
-    from systemprompt_jobs.model import Job, Run
+    from systemprompt_jobs.model import Job, Node, Run
 
 _SIZE = 10
 """Workers of a pool whose settings say nothing."""
@@ -353,6 +353,11 @@ class _Crew(Threads):
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+
+    def node(self) -> Node:
+        """Return one with the same order among others each time: by it they share what is due."""
+        node, boot = super().node(), f"{next(self._machine.world.births):08x}"
+        return replace(node, id=f"{node.host}:{node.pid}:{boot}", boot=boot)
 
     def loop(self, *arguments: Any, **options: Any) -> VirtualLoop:
         return VirtualLoop(self._machine, *arguments, **options)

@@ -91,6 +91,7 @@ class World:
     - `look_s`: make the looks that may find something no more often than this, in seconds; 0 as
       often as in real life. At most a third of a lease.
     - `prunes`: forget old history, as `retention` says.
+    - `births` numbers the nodes, in the order in which they were made.
     - `acting`: whose turn it is right now.
     """
 
@@ -105,6 +106,7 @@ class World:
     turns: int = 0
     machines: list[Machine] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
+    births: count[int] = field(default_factory=count)
     _calls: list[tuple[int, int, int, Call]] = field(default_factory=list)
     _loops: list[tuple[int, int, int, Call]] = field(default_factory=list)
     _numbers: count[int] = field(default_factory=count)
