@@ -122,7 +122,7 @@ def remains(schedule: Schedule, row: Cover, ticks: Sequence[datetime]) -> list[P
 def preview(store: Store, clock: StoreClock, wanted: Wanted, retention: timedelta) -> Backfill:
     """Return what a backfill would run now. Raises UsageError."""
     with store.read() as connection:
-        row = job_rows.all_rows(connection).get(wanted.plan.id)
+        row = job_rows.one_row(connection, wanted.plan.id)
         start, end = _window(row, wanted, clock.read(connection), retention)
         covers = backfills.covers(connection, wanted.ids, start, end)
     choice = choose(wanted.schedule, start, end, covers, wanted.limit)

@@ -210,7 +210,7 @@ class Claimer:
         for id_ in ids:  # not those of the rows, which are further copies
             row = rows[id_]
             in_force = id_ in taken or self._owns(row)
-            odd = row.paused_at or _is_ahead(row, now)
+            odd = row.paused_at or _is_ahead(row, now + FAR)
             tick = now if odd else next_ticks.get(id_, row.next_tick)
             self._follow(id_, tick, in_force=in_force)
         self._took(claimed)
@@ -449,7 +449,8 @@ class Claimer:
 
     def _warn_of_clocks(self, rows: Mapping[str, JobRow], now: datetime) -> None:
         """Say once of a job that it waits for a time which a wrong clock has shown."""
-        ahead = {id_: row for id_, row in rows.items() if _is_ahead(row, now)}
+        far = now + FAR
+        ahead = {id_: row for id_, row in rows.items() if _is_ahead(row, far)}
         for id_ in ahead.keys() - self._ahead:
             reason = (
                 f"its ticks are settled up to {ahead[id_].last_tick}: the clock was wrong then, or "
@@ -548,10 +549,7 @@ class Claimer:
         runs = run_rows.add(connection, due)
         job_rows.advance(
             connection,
-            [
-                {"key": id_, "new_next": decision.next, "new_last": decision.last}
-                for id_, decision in dict(decisions).items()
-            ],
+            [(decision.next, decision.last, id_) for id_, decision in dict(decisions).items()],
         )
         return self._doubt.wrote(runs + never_run)
 
@@ -561,13 +559,13 @@ class Claimer:
         mark = self._fingerprints[plan.id]
         values = run_values(plan, f"t:{micros(tick)}", Trigger.SCHEDULE, now, mark)
         limit = min(plan.splay, following - tick) if following else plan.splay
-        return {
-            **values,
+        values |= {
             "state": State.PENDING,
             "tick_at": tick,
             "available_at": tick + splay(plan.id, tick, limit) if plan.splay else tick,
             "available_until": tick + plan.splay + plan.catchup_window,
         }
+        return values
 
     def _stretch(
         self, plan: Plan, stretch: Stretch, now: datetime, state: State, reason: str
@@ -591,8 +589,8 @@ def _take(left: dict[str, int], pool: str) -> bool:
     return left[pool] >= 0
 
 
-def _is_ahead(row: JobRow, now: datetime) -> bool:
-    return row.last_tick is not None and row.last_tick > now + FAR
+def _is_ahead(row: JobRow, far: datetime) -> bool:
+    return row.last_tick is not None and row.last_tick > far
 
 
 def _policy(plan: Plan) -> Policy:

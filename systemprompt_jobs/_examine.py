@@ -75,7 +75,7 @@ def _database(patient: Patient) -> Finding:
             return Finding(
                 subject,
                 ok=False,
-                said=f"{store.label} does not exist yet",
+                said=f"{store.label} {'does not exist' if store.one_host else 'has no tables'} yet",
                 remedy="start the scheduler once: systemprompt infra jobs serve",
             )
         store.check()

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from .model import State
+from .model import Overlap, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ._store.jobs import JobRow
     from .model import Plan, Run, Source
 
 _NEAR = timedelta(minutes=1)
@@ -30,7 +31,7 @@ class Evidence:
     `paused` the audit row of the pause, `oldest` when the oldest row kept was made.
     """
 
-    row: Any = None
+    row: JobRow | None = None
     live: Sequence[tuple[str, bool]] = ()
     run: Run | None = None
     nodes: Sequence[tuple[str, bool]] = ()
@@ -76,8 +77,8 @@ def _coming(plan: Plan, known: Evidence, fingerprint: str, now: datetime) -> Ite
     having = [id_ for id_, has in known.live if has]
     tick = plan.schedule.next(now)
     row = known.row
-    if row is not None and row.paused_at is not None and not _over(row.paused_until, now):
-        yield f"It is paused{_pause_words(row.by, row.note, row.paused_at, row.paused_until)}."
+    if row is not None and row.is_paused(now):
+        yield _paused(row)
     elif not known.live:
         yield (
             f"It is due {_local(tick, plan)}, but no scheduler is live: start one with "
@@ -96,24 +97,41 @@ def _coming(plan: Plan, known: Evidence, fingerprint: str, now: datetime) -> Ite
             + f"; by that it is due "
             f"{due}. It changes when a scheduler with this plan starts or reloads."
         )
-    if known.other is not None and known.other.state is State.RUNNING:
-        yield f"It is running now: run {known.other.id} on {known.other.node}."
+    if known.other is not None:
+        yield _under_way(known.other, plan)
 
 
-def _over(until: datetime | None, now: datetime) -> bool:
-    return until is not None and until <= now
+def _under_way(run: Run, plan: Plan) -> str:
+    if run.state is State.RUNNING:
+        return f"It is running now: run {run.id} on {run.node}.{_WHILE[plan.overlap]}"
+    if run.state is State.DISPATCHED:
+        what = "for the workers of its pool: none has begun it yet"
+    else:
+        what = _WAITS.get(run.reason, f"for a free worker of its pool {run.pool!r}")
+    return f"Run {run.id} was due {_local(run.due, plan)} and waits on {run.node} {what}."
 
 
-def _pause_words(
-    who: str | None,
-    note: str | None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> str:
-    by = f" by {who}" if who else ""
-    start = f" since {_utc(since)}" if since else ""
-    end = f" until {_utc(until)}" if until else ""
-    return f"{by}{start}{end}{f': {note}' if note else ''}"
+_WAITS = {
+    "overlap": "for the job's run before it",
+    "concurrency": "for others that its concurrency limit counts",
+    "paused": "for the end of the job's pause",
+}
+
+
+_WHILE = {
+    Overlap.SKIP: " Ticks that come before it ends are skipped.",
+    Overlap.QUEUE: " One tick that comes before it ends waits, others are skipped.",
+    Overlap.ALLOW: "",
+}
+
+
+def _paused(row: JobRow) -> str:
+    end = f" until {_utc(row.paused_until)}" if row.paused_until else ""
+    return f"It is paused{_by_whom(row.by)} since {_utc(row.paused_at)}{end}{_colon(row.note)}."
+
+
+def _by_whom(who: str | None) -> str:
+    return f" by {who}" if who else ""
 
 
 def _one_of(nodes: Sequence[str]) -> str:
@@ -152,15 +170,15 @@ def account(plan: Plan, known: Evidence, at: datetime, now: datetime) -> Iterato
         yield from _no_tick(plan, at)
     elif tick > now:
         yield f"It is due then: the tick {_local(tick, plan)} lies ahead."
-    elif known.row is None:
+    elif (row := known.row) is None:
         yield f"The tick {_local(tick, plan)} is not recorded: no scheduler knew the job."
-    elif known.row.last_tick is None or tick > known.row.last_tick:
-        next_ = known.row.next_tick
+    elif row.last_tick is None or tick > row.last_tick:
+        next_ = row.next_tick
         if next_ is not None and tick < next_:
             first = _local(next_, plan)
             yield f"No scheduler had this schedule yet at {_local(tick, plan)}: its ticks count from {first} on."
         else:
-            yield from _unclaimed(plan, known, tick)
+            yield from _unclaimed(plan, row, known.live, tick)
     elif known.oldest is None or tick < known.oldest:
         yield f"The tick {_local(tick, plan)} is older than the history that is kept."
     else:
@@ -185,7 +203,7 @@ def _recorded(plan: Plan, known: Evidence, run: Run) -> Iterator[str]:
     if run.state is State.PENDING and run.message:
         yield f"It was handed back: {run.message}."
     if run.reason == "paused" and known.paused is not None:
-        yield f"Paused{_pause_words(known.paused.who, known.paused.note)}."
+        yield f"Paused{_by_whom(known.paused.who)}{_colon(known.paused.note)}."
     if run.state is State.MISSED:
         yield _who_was_up(known)
     yield from _execution(run)
@@ -231,16 +249,18 @@ def _execution(run: Run) -> Iterator[str]:
         yield f"It said: {run.error or run.message}"
 
 
-def _unclaimed(plan: Plan, known: Evidence, tick: datetime) -> Iterator[str]:
+def _unclaimed(
+    plan: Plan, row: JobRow, live: Sequence[tuple[str, bool]], tick: datetime
+) -> Iterator[str]:
     yield f"The tick {_local(tick, plan)} has not been claimed yet."
-    if known.row.paused_at is not None:
-        yield f"The job is paused{_pause_words(known.row.by, known.row.note)}."
+    if row.is_paused(tick):
+        yield _paused(row)
     elif not plan.enabled:
         yield f"The job is disabled by {_by(plan.sources['enabled'])}: it has no due ticks."
-    elif not known.live:
+    elif not live:
         yield "No scheduler is live; when one starts, catch_up decides."
-    elif not any(has for _, has in known.live):
-        yield f"The live schedulers lack the job: {_names(known.live)}."
+    elif not any(has for _, has in live):
+        yield f"The live schedulers lack the job: {_names(live)}."
 
 
 def _no_tick(plan: Plan, at: datetime) -> Iterator[str]:
@@ -262,7 +282,7 @@ _AROUND = (timedelta(hours=-3), timedelta(hours=3))
 # --- words ---
 
 
-def _colon(reason: str) -> str:
+def _colon(reason: str | None) -> str:
     return f": {reason}" if reason else ""
 
 

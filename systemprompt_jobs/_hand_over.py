@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._rows import manual_key, run_values
-from ._store import jobs as job_rows
+from ._store import control as control_rows
 from ._store import runs as run_rows
 from .model import State, Trigger
 
@@ -51,8 +51,9 @@ def hand_over(store: Store, clock: StoreClock, wanted: Sequence[Wanted], who: st
     """Record the runs, all or none, for any scheduler that has the job to take."""
     with store.write() as connection:
         now = clock.read(connection)
-        for one in wanted:
-            job_rows.add_audit(connection, now, who, one.action, one.plan.id)
+        control_rows.add_audits(
+            connection, [(now, who, one.action, one.plan.id, "") for one in wanted]
+        )
         return run_rows.add(
             connection,
             [

@@ -10,6 +10,7 @@ from ._clock import boot_id
 from ._doubt import Doubt
 from ._store import cancels, polls
 from ._store import nodes as node_rows
+from ._store import pending as pending_rows
 from ._store import plans as plan_rows
 from ._store import runs as run_rows
 from ._whose import set_hash
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .model import Node, Run
 
 _PENDING_EVERY_S = 1.0
+
+_MOST = 500
+"""Runs of a pool to take over at once: the first are on their way while others are taken."""
 
 _MAX_OFFSET = timedelta(seconds=1)
 
@@ -168,14 +172,14 @@ class Keeper:
                 self._cancel(self._unwanted(held))
             with self._store.ask() as questions:
                 news = polls.look(questions, self._job_set, self._clock.now())
-            self._take_pending(waits=news.pending)
+            more = self._take_pending(waits=news.pending)
             self._watch(news.audit)
         except Exception:
             self._suspects.clear()
             self._silent.clear()
             self._orphans.clear()
             raise
-        return min(_PENDING_EVERY_S, max(0.0, self._until_look()))
+        return 0.0 if more else min(_PENDING_EVERY_S, max(0.0, self._until_look()))
 
     def _until_look(self) -> float:
         """Return the seconds until the next look for the dead.
@@ -200,7 +204,7 @@ class Keeper:
                 plan_rows.add_set(connection, self._job_set, self._fingerprints)
                 buried = True
             run_rows.renew(connection, self._held(), self.lease_until())
-            given_up = self._doubt.wrote(run_rows.give_up_pending(connection, now))
+            given_up = self._doubt.wrote(pending_rows.give_up_pending(connection, now))
         self._renewed = sent
         self._tell(given_up)
         if buried:
@@ -266,14 +270,15 @@ class Keeper:
         self._interrupter.cancel((run.id, run.fence, run.message) for run in running)
         self._drop(run for run in unwanted if run.state is State.CANCELLED)
 
-    def _take_pending(self, *, waits: bool) -> None:
-        room = self._room() if waits else {}
+    def _take_pending(self, *, waits: bool) -> bool:
+        """Return whether there may be more to take right now."""
+        room = {pool: min(free, _MOST) for pool, free in self._room().items()} if waits else {}
         self._crowded = {pool for pool, free in room.items() if free <= 0}
         if len(self._crowded) == len(room):
-            return
+            return False
         with self._doubt.write() as connection:
             now = self._clock.read(connection)
-            runs = run_rows.take_pending(
+            runs = pending_rows.take_pending(
                 connection,
                 self._job_set,
                 self._pools,
@@ -286,6 +291,7 @@ class Keeper:
         self._tell(runs)
         taken = Counter(run.pool for run in runs)
         self._crowded = {pool for pool, free in room.items() if taken[pool] >= free}
+        return _MOST in taken.values()
 
     def _tell(self, runs: list[Run]) -> None:
         """Hand on what a transaction has written."""

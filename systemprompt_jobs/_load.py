@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import _calendar, _configure, hookspecs
+from . import _calendar, _configure
 from ._clock import SystemClock
 from ._collect import collect
 from .errors import (
@@ -23,6 +23,7 @@ from .errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from ._observe import Hooks
     from ._runtime import Runtime
     from ._store import Store
     from .interfaces import Clock, Executor, Schedule
@@ -118,7 +119,9 @@ class Loaded:
         found: Schedule | None = self._manager.hook.parse_schedule(text=text, timezone=timezone)
         if found is None:
             scheme = text.partition(":")[0]
-            raise ScheduleError(f"{text!r}: no plugin knows schedules of the form '{scheme}: …'")
+            raise ScheduleError(
+                f"schedule {text!r}: no plugin knows the form '{scheme}: …'; built in is 'every: 5m'"
+            )
         return found
 
     @staticmethod
@@ -203,14 +206,13 @@ def _file_order(problem: Problem) -> tuple[str, int]:
     return str(problem.place.file or ""), problem.place.line or 0
 
 
-def _new_manager(*, trace: bool) -> Any:
+def _new_manager(*, trace: bool) -> Hooks:
     import importlib
     import sys
 
-    import pluggy
+    from ._observe import Hooks
 
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager = Hooks()
     for name in BUILT_IN:
         module = importlib.import_module(f"systemprompt_jobs.builtin.{name}")
         manager.register(module, f"core.{name}")

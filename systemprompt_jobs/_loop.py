@@ -59,7 +59,8 @@ class Loop:
 
     A step that returns None waits until it is woken. When the database fails, the step is tried
     again with growing pauses of at most `backoff_s`, and `outage` is told. Nothing ends the loop
-    but `stop()`. `overslept` is told by how many seconds a pause that nobody cut short was too long.
+    but `stop()`. `overslept` is told by how many seconds a pause that nobody cut short was too
+    long.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from ._keep import Keeper
 from ._listen import Listener
 from ._loop import Loop, Outage
 from ._middleware import Middleware
-from ._observe import DRAIN_S, Observer
+from ._observe import DRAIN_S, Hooks, Observer
 from ._output import LogTap
 from ._progress import Scribe
 from ._prune import Pruner, Retention
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    import pluggy
     from sqlalchemy import Connection
 
     from ._context import Resources
@@ -109,7 +108,7 @@ class LiveNode:
         self,
         store: Store,
         plans: Iterable[Plan],
-        manager: pluggy.PluginManager,
+        manager: Hooks,
         resources: Resources,
         executors: Mapping[str, Executor],
         clock: Clock,
@@ -195,13 +194,13 @@ class LiveNode:
             settle=self._settle_report,
             exhausted=lambda: {*self._interrupter.exhausted, *self._shut()},
             remote={name: far.deadline.total_seconds() for name, far in self._far.items()},
+            named=lambda: not self._stopping and self._taker.named(),
+            look=lambda connection: self._taker.look(connection),  # noqa: PLW0108  # made below
             settled=lambda runs: self._taker.settled(runs),  # noqa: PLW0108  # made below
         )
         self._taker = Taker(
-            store,
             self.node,
             self._plans.keys(),
-            offer=self._recorder.offer,
             refuse=self._recorder.refuse,
             wake=lambda: self._record_loop.wake(),  # noqa: PLW0108  # made below
         )
@@ -220,7 +219,7 @@ class LiveNode:
         )
         pruner = Pruner(store, clock, retention, self._observer)
         self._outage = outage = Outage(self._observer, clock)
-        self._record_loop = crew.loop("record", self._record, clock, outage)
+        self._record_loop = crew.loop("record", self._recorder.step, clock, outage)
         self._keep_loop = crew.loop(
             *("keep", self._keep, clock, outage),
             overslept=self._overslept,
@@ -396,11 +395,6 @@ class LiveNode:
     def take(self, run_id: int, fence: int, pool: str, settled: Callable[[], None]) -> None:
         """Run what was dispatched under this fence, if it still is. Any thread may call."""
         self._taker.take((run_id, fence), pool, settled)
-
-    def _record(self) -> float | None:
-        """Write a group, then look what was sent here meanwhile: that makes the next one."""
-        seconds = self._recorder.step()
-        return 0.0 if not self._stopping and self._taker.step() else seconds
 
     def _shut(self) -> list[str]:
         """Return the pools whose workers cannot be reached."""

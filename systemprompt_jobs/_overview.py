@@ -151,18 +151,18 @@ class Overviews(Answers):
 
     def _evidence(self, plan: Plan, at: datetime | None) -> Evidence:
         from ._explain import Evidence, tick_at
-        from ._store import evidence
+        from ._store import evidence, jobs
 
         if not self._readable():
             return Evidence()
         clock = self._store.clock(self._clock)
         boot = boot_id() if self._store.one_host else ""
         with self._store.read() as connection:
-            clock.read(connection)
-            row = evidence.job_row(connection, plan.id)
+            now = clock.read(connection)
+            row = jobs.one_row(connection, plan.id)
             live = evidence.live_nodes(connection, plan.id, clock.lease_now(), boot)
             if at is None:
-                other = evidence.run_now(connection, plan.id)
+                other = evidence.run_now(connection, plan.id, now)
                 return Evidence(row, live, other=other)
             tick = tick_at(plan, at) or at
             run = evidence.run_covering(connection, plan.id, tick)

@@ -214,7 +214,12 @@ def _reason(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
     message: str = detail["msg"]
-    return message[:1].lower() + message[1:]
+    quote = (
+        ", written in quotes"
+        if detail["type"] == "string_type" and detail["input"] is not None
+        else ""
+    )
+    return message[:1].lower() + message[1:] + quote
 
 
 def _kind(parameter: _Parameter) -> str:

@@ -25,7 +25,10 @@ _Key = tuple[int, int]
 
 
 class Scribe:
-    """Knows what the node's running attempts say. `wake` is called when there are some again."""
+    """Knows what the node's running attempts say. `wake` is called when one speaks again.
+
+    Most attempts say nothing: they cost no step.
+    """
 
     def __init__(
         self, store: Store, observer: Observer, clock: StoreClock, wake: Callable[[], None]
@@ -41,12 +44,14 @@ class Scribe:
 
     def listen(self, run: Run) -> Said:
         """Return what collects what an attempt that begins says. Any thread may call."""
-        said = Said(run)
+        said = Said(run, self._hear)
         self._attempts[run.id, run.fence] = run, said
+        return said
+
+    def _hear(self) -> None:
         if self._resting:
             self._resting = False
             self._wake()
-        return said
 
     def complete(self, run: Run, report: Report) -> Report:
         """Return the report of an attempt that has ended with all that it said."""

@@ -18,6 +18,8 @@ from .model import EMPTY, Report, Run, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from sqlalchemy import Connection
+
     from ._observe import Observer
     from ._store import Store, StoreClock
 
@@ -59,7 +61,8 @@ class Recorder:
     `settle` decides whether a run is tried again, on the thread that reports. `exhausted` names
     the pools that can start nothing. `remote` are the pools whose runs `start` sends to workers,
     each with the seconds after which they are sent again; their size is how many may wait there.
-    `settled` is told of runs that wait here no longer, whatever became of them.
+    `named` says whether messages name runs that were sent here, and `look` finds those of them that
+    may start; `settled` is told of runs that wait here no longer, whatever became of them.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class Recorder:
         settle: Callable[[Run, Report], Report] = _as_it_is,
         exhausted: Callable[[], Collection[str]] = tuple,
         remote: Mapping[str, float] = EMPTY,
+        named: Callable[[], bool] = lambda: False,
+        look: Callable[[Connection], Iterable[Run]] = lambda _: (),
         settled: Callable[[Iterable[Run]], None] = lambda _: None,
     ) -> None:
         self._store = store
@@ -91,6 +96,8 @@ class Recorder:
         self._settle = settle
         self._exhausted = exhausted
         self._remote = remote
+        self._named = named
+        self._look = look
         self._settled = settled
         self._refused: deque[dispatch_rows.Refusal] = deque()
         self._sent: Counter[str] = Counter()  # and no worker has begun them
@@ -98,6 +105,7 @@ class Recorder:
         self._order = count()
         self._waiting: dict[str, list[tuple[datetime, int, Run]]]  # a heap for each pool
         self._waiting = {pool: [] for pool in sizes}
+        self._awaited: set[tuple[int, int]] = set()  # those of all heaps
         self._gating: list[Run] = []
         self._started: dict[tuple[int, int], Run] = {}  # gated, and not yet reported
         self._reports: deque[tuple[Run, Report]] = deque()
@@ -112,16 +120,25 @@ class Recorder:
     def offer(self, runs: Iterable[Run]) -> None:
         """Take runs that this node has claimed; those it holds already are left out."""
         with self._lock:
-            held = set(self._held())
-            for run in runs:
-                if (run.id, run.fence) in held:
-                    continue
-                self._await(run)
+            self._take_in(runs)
         self._wake()
+
+    def _take_in(self, runs: Iterable[Run]) -> None:
+        held = {(run.id, run.fence) for run in [*self._gating, *(run for run, _ in self._reports)]}
+        for run in runs:
+            key = run.id, run.fence
+            if not (key in self._awaited or key in self._started or key in held):
+                self._await(run)
 
     def _await(self, run: Run, at: datetime = _ALWAYS) -> None:
         entry = (max(run.due or at, at), next(self._order), run)
         heapq.heappush(self._waiting[run.pool], entry)
+        self._awaited.add((run.id, run.fence))
+
+    def _pop(self, waiting: list[tuple[datetime, int, Run]]) -> Run:
+        run = heapq.heappop(waiting)[2]
+        self._awaited.discard((run.id, run.fence))
+        return run
 
     def began(self, run: Run) -> None:
         """Note that a worker has just begun a run."""
@@ -166,6 +183,7 @@ class Recorder:
                 gone += [ended[run.id] for _, _, run in waiting if run.id in ended]
                 waiting[:] = [entry for entry in waiting if entry[2].id not in ended]
                 heapq.heapify(waiting)
+            self._awaited = {key for key in self._awaited if key[0] not in ended}
         self._settled(gone)
         for run in gone:
             self._ended(run)
@@ -176,10 +194,8 @@ class Recorder:
             return self._held()
 
     def _held(self) -> list[tuple[int, int]]:
-        runs = [run for waiting in self._waiting.values() for _, _, run in waiting]
-        runs += [*self._gating, *self._started.values()]
-        runs += [run for run, _ in self._reports]
-        return [(run.id, run.fence) for run in runs]
+        runs = [*self._gating, *self._started.values(), *(run for run, _ in self._reports)]
+        return [*self._awaited, *((run.id, run.fence) for run in runs)]
 
     def room(self) -> dict[str, int]:
         """Return how many more runs each pool can make use of: twice its free workers.
@@ -234,6 +250,7 @@ class Recorder:
             unstarted += self._gating
             for waiting in self._waiting.values():
                 waiting.clear()
+            self._awaited.clear()
             self._gating.clear()
         return unstarted
 
@@ -243,7 +260,7 @@ class Recorder:
         """Write one group; return the seconds until there may be another."""
         with self._turn:
             reports, ready = self._take()
-            if reports or ready or self._released or self._refused:
+            if reports or ready or self._released or self._refused or self._named():
                 self._write(reports, ready)
                 if self._reports or any(self._waiting.values()):
                     return 0.0
@@ -269,14 +286,14 @@ class Recorder:
             for _ in range(free):
                 if not waiting or waiting[0][0] > horizon:
                     break
-                self._gating.append(heapq.heappop(waiting)[2])
+                self._gating.append(self._pop(waiting))
 
     def _room(self) -> Mapping[str, int]:
         if self._closed or not self._may_start():
             return {}
-        started = Counter(run.pool for run in self._started.values())
+        busy = Counter(run.pool for run in [*self._started.values(), *self._gating])
         room = {
-            pool: size + self._window(pool) - started[pool] - self._sent[pool]
+            pool: size + self._window(pool) - busy[pool] - self._sent[pool]
             for pool, size in self._open_pools()
         }
         # Of those that are sent, the first are on their way while others are written.
@@ -292,12 +309,13 @@ class Recorder:
     def _write(self, reports: list[tuple[Run, Report]], ready: list[Run]) -> None:
         """Commit one group. What fails to commit stays where it is and is tried again."""
         doubted = frozenset(self._doubted)
-        self._doubted |= {run.id for run, _ in reports} | {run.id for run in ready}
         released, refused = list(self._released), list(self._refused)
-        far = [run for run in ready if run.pool in self._remote] if self._remote else []
-        near = [run for run in ready if run.pool not in self._remote] if far else ready
         with self._store.write() as connection:
             now = self._clock.read(connection)
+            ready = ready + self._arrived(connection)
+            self._doubted |= {run.id for run, _ in reports} | {run.id for run in ready}
+            far = [run for run in ready if run.pool in self._remote] if self._remote else []
+            near = [run for run in ready if run.pool not in self._remote] if far else ready
             early = [run for run in near if run.due is not None and run.due > now]
             lease_until = self._lease_until()
             finished = run_rows.finish(connection, reports, now, lease_until, doubted)
@@ -342,6 +360,17 @@ class Recorder:
         self._observe_far(sent, back)
         for run in gone:  # rescued from this node before it could start, or cancelled
             self._ended(ends.get(run.id, run))
+
+    def _arrived(self, connection: Connection) -> list[Run]:
+        """Look what was sent here meanwhile; return what of it may start in this group."""
+        if not self._named():
+            return []
+        found = self._look(connection)
+        with self._lock:
+            self._take_in(found)
+            chosen = len(self._gating)
+            self._choose(self._clock.reached())
+            return self._gating[chosen:]
 
     def _observe(
         self,

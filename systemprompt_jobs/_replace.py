@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ._schedule import Decision, Pause, Policy, Stretch, at_most, decide
-from ._store import runs as run_rows
+from ._store import pending as pending_rows
 from .model import CatchUp, Overlap
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def of_replaced(row: JobRow, due: datetime) -> dict[str, Any]:
     window = {"available_until": due + timedelta(seconds=row.catchup_window)}
     if not _in_turn(row):
         return window
-    return window | {"reason": run_rows.IN_TURN, "overlap": Overlap.QUEUE}
+    return window | {"reason": pending_rows.IN_TURN, "overlap": Overlap.QUEUE}
 
 
 def _not_run(decision: Decision, due: datetime) -> Decision:

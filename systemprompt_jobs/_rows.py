@@ -49,8 +49,6 @@ def run_values(
         "reason": "",
         "tick_at": None,
         "available_at": now,
-        "last_tick": None,
-        "count": 1,
         "node": "",
         "lease_until": None,
         "parameters": dict(plan.parameters),

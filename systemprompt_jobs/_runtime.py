@@ -213,8 +213,8 @@ class Runtime(Operations):
         """Run the job of a run that has ended again, by hand, with the same parameters and tick.
 
         Of a stretch of ticks it is the last. Here and now, or with `detach` on a running
-        scheduler. Returns the new run, whose `parent` is the old one. Raises UsageError if there is no such run or it has not ended,
-        and what `run` raises.
+        scheduler. Returns the new run, whose `parent` is the old one. Raises UsageError if there
+        is no such run or it has not ended, and what `run` raises.
         """
         old = self.find_run(number)
         if old.state in _OPEN:
@@ -295,8 +295,8 @@ class Runtime(Operations):
         its own. `ended` is for whoever executes it to hand in the report. `said` is what carries
         away what the function says; what it logs with other loggers than its context's goes to
         where this process has configured them. `config` is the extension's section as the
-        scheduler has it, where that may be newer than what this runtime has read. Raises UnknownJobError, and UsageError for a job
-        that is degraded here.
+        scheduler has it, where that may be newer than what this runtime has read. Raises
+        UnknownJobError, and UsageError for a job that is degraded here.
         """
         from ._run import Attempt
 

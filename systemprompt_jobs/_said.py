@@ -19,7 +19,7 @@ from .model import Progress
 from .secrets import masked_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from .interfaces import Voice
@@ -38,10 +38,14 @@ _LARGEST = 2**53  # beyond it JSON and Python disagree
 
 
 class Said:
-    """Collects what one attempt says. Any thread may call; nothing waits but for a line."""
+    """Collects what one attempt says. Any thread may call; nothing waits but for a line.
 
-    def __init__(self, run: Run) -> None:
+    `heard` is called each time that something was added.
+    """
+
+    def __init__(self, run: Run, heard: Callable[[], None] = lambda: None) -> None:
         self._run = run
+        self._heard = heard
         self._progress: tuple[Any, Any, Any] | None = None
         self._known: tuple[tuple[Any, Any, Any] | None, Progress | None] = (None, None)
         self._notes: dict[str, Any] = {}
@@ -54,6 +58,7 @@ class Said:
     def progress(self, done: float, total: float | None, message: str) -> None:
         """Keep how far the function is; it is looked at when it is written down."""
         self._progress = (done, total, message)
+        self._heard()
 
     def output(self, text: str) -> None:
         """Keep these lines, and no more of the older ones than there is room for."""
@@ -66,6 +71,7 @@ class Said:
                 self._size -= len(self._lines.popleft()) + 1
                 self._cut += 1
             self._unread = True
+        self._heard()
 
     def annotate(self, values: Mapping[str, Any]) -> None:
         """Keep these notes over older ones of the same names; those beyond twenty are ignored."""
@@ -73,6 +79,7 @@ class Said:
             if name in self._notes or len(self._notes) < _NOTES:
                 self._notes[clean(name)] = _plain(value)
         self._unread = True
+        self._heard()
 
     # --- what the node reads ---
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ._store import dispatch as dispatch_rows
+from .model import changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from ._store import Store
+    from sqlalchemy import Connection
+
     from .model import Node, Run
 
 _Key = tuple[int, int]
@@ -20,26 +21,22 @@ _Key = tuple[int, int]
 
 
 class Taker:
-    """Finds the runs that messages name. Any thread may call `take`, one calls `step`.
+    """Finds the runs that messages name. Any thread may call `take`, the writer's the rest.
 
-    `offer` takes those that may start here; `refuse` those whose job is not among `jobs`, with a
-    word and a sentence; `wake` has `step` called.
+    `refuse` takes those whose job is not among `jobs`, with a word and a sentence; `wake` has the
+    writer look.
     """
 
     def __init__(
         self,
-        store: Store,
         node: Node,
         jobs: Collection[str],
         *,
-        offer: Callable[[Iterable[Run]], None],
         refuse: Callable[[Run, str, str], None],
         wake: Callable[[], None],
     ) -> None:
-        self._store = store
         self._node = node
         self._jobs = jobs
-        self._offer = offer
         self._refuse = refuse
         self._wake = wake
         self._lock = threading.Lock()
@@ -53,26 +50,28 @@ class Taker:
             self._told[key].append(settled)
         self._wake()
 
-    def step(self) -> bool:
-        """Look at all that was named since, and say if anything was; a failed look is tried again."""
+    def named(self) -> bool:
+        """Return whether runs were named since the last look."""
+        return bool(self._new)
+
+    def look(self, connection: Connection) -> list[Run]:
+        """Return those of the runs named since that may start here.
+
+        A look that fails is tried again.
+        """
         with self._lock:
             wanted = dict(self._new)
-        if not wanted:
-            return False
-        with self._store.read() as connection:
-            found = dispatch_rows.dispatched(connection, wanted.keys())
+        found = dispatch_rows.dispatched(connection, wanted.keys())
         with self._lock:
             for key in wanted:
                 del self._new[key]
-        runs = [replace(r, node=self._node.id, pool=wanted[r.id, r.fence]) for r in found]
-        stale = wanted.keys() - {(run.id, run.fence) for run in runs}
-        self._tell(stale)
+        runs = [changed(r, node=self._node.id, pool=wanted[r.id, r.fence]) for r in found]
+        self._tell(wanted.keys() - {(run.id, run.fence) for run in runs})
         for run in runs:
             if run.job_id not in self._jobs:
                 why = f"{self._node.id} does not have {run.job_id}: is its plugin installed there?"
                 self._refuse(run, "no plugin", why)
-        self._offer(run for run in runs if run.job_id in self._jobs)
-        return True
+        return [run for run in runs if run.job_id in self._jobs]
 
     def settled(self, runs: Iterable[Run]) -> None:
         """Note that these have started here, or will not."""

@@ -113,8 +113,9 @@ class Capabilities:
     """What an executor can promise.
 
     `kills`: an interrupted attempt has really ended when it is reported. `remote`: it is a
-    `RemoteExecutor`, whose functions run on other nodes. `asynchronous`: it runs `async def` functions in one event loop.
-    `by_name`: functions run in other processes, which find them through their plugin's name.
+    `RemoteExecutor`, whose functions run on other nodes. `asynchronous`: it runs `async def`
+    functions in one event loop. `by_name`: functions run in other processes, which find them
+    through their plugin's name.
     """
 
     kills: bool = False

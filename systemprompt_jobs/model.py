@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 from .secrets import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from .interfaces import Schedule
@@ -459,13 +459,14 @@ class Run:
         return self.finished - self.started
 
 
-def changed(run: Run, **values: Any) -> Run:
+def changed(run: Run, pairs: Iterable[tuple[str, Any]] = (), /, **values: Any) -> Run:
     """Return a run with other values of these fields, as `dataclasses.replace` does.
 
     Every start and end of a run needs one: this takes a tenth of the time.
     """
-    new = object.__new__(Run)
-    object.__setattr__(new, "__dict__", vars(run) | values)
+    new, fields = object.__new__(Run), vars(run) | values
+    fields.update(pairs)
+    object.__setattr__(new, "__dict__", fields)
     return new
 
 
@@ -662,7 +663,8 @@ class JobOverview:
     """A job's plan, its next tick (None: it has none) and its newest run, if any.
 
     `held_until` is set where a clock was wrong: the job's ticks are settled up to that time, more
-    than an hour from now. Where `superseded` says that another plan is in force, the tick is that plan's.
+    than an hour from now. Where `superseded` says that another plan is in force, the tick is that
+    plan's.
     """
 
     plan: Plan

@@ -13,6 +13,7 @@ from systemprompt_jobs._calendar import cron
 from systemprompt_jobs._rows import job_row, run_values
 from systemprompt_jobs._store import control as control_rows
 from systemprompt_jobs._store import jobs as job_rows
+from systemprompt_jobs._store import pending as pending_rows
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.backfills import Cover
 from systemprompt_jobs._store.schema import audit as audit_table
@@ -44,10 +45,7 @@ class Site:
         with store.write() as connection:
             job_rows.add_missing(connection, [job_row(self.plan, "node")])
             last = max((row[1] for row in rows), default=0)
-            job_rows.advance(
-                connection,
-                [{"key": self.plan.id, "new_next": minute(last + 1), "new_last": minute(last)}],
-            )
+            job_rows.advance(connection, [(minute(last + 1), minute(last), self.plan.id)])
             for row in rows:
                 self._add(connection, *row)
 
@@ -243,7 +241,7 @@ def test_one_that_meets_a_run_at_the_gate_waits_and_is_not_skipped(store):
     site.backfill(1)
     rig = Rig(store, plan, clock=site.clock)
     with store.write() as connection:  # claimed before the other one started
-        claimed = run_rows.take_pending(
+        claimed = pending_rows.take_pending(
             *(
                 connection,
                 job_set(connection, [plan.id]),
@@ -274,7 +272,7 @@ def test_what_nobody_takes_in_time_is_missed_again_and_can_be_made_up_again(stor
     site = Site(store, (1, 2, "missed"))
     site.backfill(1)
     with store.write() as connection:
-        run_rows.give_up_pending(connection, NOW + 2 * DAY)
+        pending_rows.give_up_pending(connection, NOW + 2 * DAY)
     assert site.rows() == [("missed", 1, 1), ("missed", 2, 1)]
     assert site.backfill(1).ticks == (minute(1), minute(2))
     assert site.is_sound(until=2)

@@ -12,6 +12,7 @@ from systemprompt_jobs._calendar import cron, parse, splay
 from systemprompt_jobs._claim import AHEAD, Claimer
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._store import jobs as job_rows
+from systemprompt_jobs._store import pending as pending_rows
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import job as job_table
@@ -549,7 +550,7 @@ class TestCatchingUpOnAll:
         assert [run.tick for run in changed.pending] == [minute(n) for n in range(1, 6)]
         assert covered(store) == [minute(n) for n in range(1, 6)]
         with store.write() as connection:  # the window is the old one, too
-            assert run_rows.give_up_pending(connection, clock.now()) == []
+            assert pending_rows.give_up_pending(connection, clock.now()) == []
 
     def test_of_a_replaced_plan_only_the_ticks_inside_its_window_run(self, store, clock):
         plan = make_plan(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from systemprompt_jobs import Runtime, job
+from systemprompt_jobs import Runtime, _node, _observe, job
 from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._configure import find_project, load_settings
 from systemprompt_jobs.builtin import intervals
+from systemprompt_jobs.builtin.cli import _leave
 from systemprompt_jobs.model import State
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +78,32 @@ def test_every_page_can_be_reached_from_the_index():
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / target).resolve() for target in LINK.findall(prose(index))}
     assert set(OURS) - {README, index} <= linked
+
+
+def test_supervisors_are_told_to_wait_for_longer_than_a_stop_can_take():
+    grace = Runtime(environ={"SYSTEMPROMPT_PLUGINS": ""}).settings.shutdown_grace.total_seconds()
+    at_most = grace + _node._KILLING_S + _observe.DRAIN_S + _leave._PATIENCE_S
+    texts = [path.read_text("utf-8") for path in (ROOT / "docs").rglob("*") if path.is_file()]
+    words = r"(?:TimeoutStopSec=|stop_grace_period: |GracePeriodSeconds: |--stop-timeout )(\d+)"
+    told = [int(seconds) for text in texts for seconds in re.findall(words, text)]
+    assert len(told) == 5
+    assert min(told) > at_most
+
+
+def test_the_page_on_architecture_has_each_module_in_its_layer():
+    page = (ROOT / "docs/explanation/architecture.md").read_text("utf-8")
+    words = re.findall(r"\w+", page.partition("## Who may import whom")[2].split("```")[1])
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    layer_of = {
+        module.rpartition(".")[2]: number
+        for number, layer in enumerate(rules["contracts"][0]["layers"])
+        for module in layer.split(" | ")
+    }
+    package = (ROOT / "systemprompt_jobs").iterdir()
+    modules = {path.stem for path in package if path.is_dir() or path.suffix == ".py"}
+    assert layer_of.keys() == modules - {"__init__", "__pycache__"}
+    layers = [layer_of[module] for module in sorted(layer_of, key=words.index)]
+    assert layers == sorted(layers)
 
 
 @each_page(PAGES)

@@ -57,6 +57,12 @@ def test_a_database_that_does_not_exist_yet_is_not_made(found, tmp_path):
     assert not (tmp_path / "var").exists()
 
 
+def test_an_empty_database_has_no_tables_yet(found, postgresql):
+    finding = found(f"  database: {postgresql}\n")["scheduler's database"]
+    assert not finding.ok
+    assert finding.said.endswith(" has no tables yet")
+
+
 def test_all_is_well_where_a_scheduler_runs(found, tmp_path):
     (tmp_path / "profile.yaml").write_text("scheduler: {}\n")
     with Runtime(tmp_path, environ={"SYSTEMPROMPT_PLUGINS": ""}):

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from systemprompt_jobs import job
 from systemprompt_jobs._calendar import cron
 from systemprompt_jobs._explain import Evidence, account, prospect, tick_at
-from systemprompt_jobs.model import Place, Problem, Run, Source, State, Trigger
+from systemprompt_jobs._store.jobs import JobRow
+from systemprompt_jobs.model import Overlap, Place, Problem, Run, Source, State, Trigger
 from tests.support import START, make_plan
 
 HOUR = timedelta(hours=1)
@@ -28,6 +30,7 @@ def plan(schedule="0 0 * * * *", **values):
 
 def row(**values):
     default = {
+        "id": "ext:cleanup",
         "fingerprint": "f",
         "schedule": "0 0 * * * *",
         "timezone": "UTC",
@@ -35,12 +38,10 @@ def row(**values):
         "version": "1",
         "next_tick": START + HOUR,
         "last_tick": START,
-        "paused_at": None,
-        "paused_until": None,
-        "note": None,
-        "by": None,
+        "catch_up": "latest",
+        "catchup_window": 0,
     }
-    return SimpleNamespace(**(default | values))
+    return JobRow(**(default | values))
 
 
 def run(state, **values):
@@ -93,6 +94,33 @@ class TestProspect:
     def test_a_pause_that_is_over_is_none(self):
         paused = row(paused_at=START - HOUR, paused_until=START)
         assert "It will run next" in will(plan(), row=paused)
+
+    @pytest.mark.parametrize(
+        ("state", "reason", "waits"),
+        [
+            (State.CLAIMED, "", "for a free worker of its pool 'small'."),
+            (State.CLAIMED, "concurrency", "for others that its concurrency limit counts."),
+            (State.DISPATCHED, "", "for the workers of its pool: none has begun it yet."),
+        ],
+    )
+    def test_a_run_that_is_due_has_what_it_waits_for(self, state, reason, waits):
+        due = run(state, reason=reason, node="host:1:a", pool="small", due=START)
+        said = f"Run 7 was due 2026-03-02 10:00:00 UTC and waits on host:1:a {waits}"
+        assert will(plan(), other=due).endswith(said)
+
+    @pytest.mark.parametrize(
+        ("overlap", "said"),
+        [
+            (Overlap.SKIP, "Ticks that come before it ends are skipped."),
+            (Overlap.QUEUE, "One tick that comes before it ends waits, others are skipped."),
+            (Overlap.ALLOW, "on host:1:a."),
+        ],
+    )
+    def test_a_run_under_way_has_what_becomes_of_ticks_meanwhile(self, overlap, said):
+        under_way = run(State.RUNNING, node="host:1:a")
+        told = will(plan(overlap=overlap), other=under_way)
+        assert "It is running now: run 7 on host:1:a." in told
+        assert said in told.rpartition("run 7")[2]
 
     def test_without_a_scheduler_it_says_how_to_start_one(self):
         assert "no scheduler is live" in will(plan(), live=())
@@ -183,7 +211,10 @@ class TestAccount:
         disabled = was(plan(enabled=False), late, now=late + HOUR)
         assert "disabled by profile.yaml (/srv/profile.yaml:12): it has no due ticks" in disabled
         paused = row(paused_at=START, by="ann", note="")
-        assert "is paused by ann" in was(plan(), late, now=late + HOUR, row=paused)
+        said = was(plan(), late, now=late + HOUR, row=paused)
+        assert "It is paused by ann since 2026-03-02 10:00:00 UTC." in said
+        over = row(paused_at=START, paused_until=late)
+        assert "paused" not in was(plan(), late, now=late + HOUR, row=over)
 
     def test_a_tick_older_than_the_history(self):
         assert "older than the history" in was(plan(), START - 2 * HOUR)
@@ -209,3 +240,23 @@ def test_a_time_stands_for_the_tick_of_its_minute():
     assert tick_at(made, START + timedelta(seconds=59)) == START
     assert tick_at(made, START + timedelta(seconds=61)) is None
     assert tick_at(plan(""), START) is None
+
+
+@job(schedule="0 0 * * * *")
+def long(): ...
+
+
+@job(schedule="0 30 * * * *")
+def short(): ...
+
+
+def test_a_tick_that_finds_its_pool_full_is_explained(scheduler):
+    scheduler.add(long, short)
+    entries = [{"extension": "tests", "job": name, "enabled": True} for name in ("long", "short")]
+    scheduler.configure(workers=1, jobs=entries)
+    scheduler.takes("long", "45m")
+    scheduler.at("2026-01-01 09:59")
+    scheduler.advance("40m")
+    said = scheduler.runtime.explain("short").sentences
+    assert said[1].startswith("Run 2 was due 2026-01-01 10:30:00 UTC and waits on ")
+    assert said[1].endswith(" for a free worker of its pool 'default'.")

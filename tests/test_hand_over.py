@@ -12,7 +12,7 @@ from systemprompt_jobs._store.schema import audit
 from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs.errors import ParameterError, UnknownJobError, UsageError
 from systemprompt_jobs.model import State, Trigger
-from tests.support import START
+from tests.support import START, before_statements
 from tests.test_runtime import Watch
 
 JOBS = """
@@ -50,6 +50,20 @@ def audited(runtime):
     with runtime._store.read() as connection:
         rows = connection.execute(select(audit.c.who, audit.c.action, audit.c.subject))
         return [tuple(row) for row in rows]
+
+
+def test_many_runs_need_no_more_statements_than_two(load):
+    runtime = load()
+    runtime.submit("add")
+    told = []
+    before_statements(runtime._store, told.append)
+    needed = []
+    for many in (20, 200):
+        told.clear()
+        runtime.submit(*["add"] * many, who="ada")
+        needed.append(len(told))
+    assert audited(runtime)[1:] == [("ada", "run", "jobs:add")] * 220
+    assert needed[0] == needed[1]
 
 
 def test_a_run_is_handed_to_the_scheduler_that_has_the_job(load):

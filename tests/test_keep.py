@@ -339,6 +339,22 @@ def test_the_older_runs_of_others_hide_none_from_a_node_with_little_room(store, 
     assert [taken.id for taken in node.taken] == [runs[-1].id]
 
 
+def test_of_many_pending_runs_the_first_are_handed_on_before_the_others_are_taken(
+    store, clock, monkeypatch
+):
+    monkeypatch.setattr(_keep, "_MOST", 2)
+    node = Node(store, clock)
+    runs = [node.hold(overlap=Overlap.ALLOW) for _ in range(5)]
+    node.held.clear()
+    with store.write() as connection:
+        run_rows.give_back(connection, [(run.id, run.fence) for run in runs], clock.now())
+    pauses, taken = [], []
+    for _ in range(3):
+        pauses.append(node.keeper.step())
+        taken.append(len(node.taken))
+    assert (pauses, taken) == ([0.0, 0.0, 1.0], [2, 4, 5])
+
+
 def test_one_heartbeat_renews_all_that_is_held(store, clock):
     busy, other = Node(store, clock), Node(store, clock)
     runs = [busy.hold(running=n % 2 == 0, name=f"job{n}") for n in range(50)]

@@ -9,13 +9,12 @@ import threading
 from datetime import timedelta
 from types import SimpleNamespace
 
-import pluggy
 import pytest
 import structlog
 
-from systemprompt_jobs import _observe, hookimpl, hookspecs
+from systemprompt_jobs import _observe, hookimpl
 from systemprompt_jobs._node import new_node
-from systemprompt_jobs._observe import SLOW_S, Observer
+from systemprompt_jobs._observe import SLOW_S, Hooks, Observer
 from systemprompt_jobs.builtin import logs
 from systemprompt_jobs.model import Observers
 from tests.collect.conftest import line_of
@@ -27,9 +26,7 @@ PATIENCE = 30
 
 @pytest.fixture
 def manager():
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    return manager
+    return Hooks()
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_conversion(annotation, value, result):
         (list[timedelta], ["1s", "y"], "'y' is no duration"),
         (Annotated[timedelta, Gt(timedelta(0))], "0s", "should be greater than"),
         (Literal["a", "b"], "c", "x: \"c\" does not fit Literal['a', 'b']: input should be 'a' or"),
-        (str, 5, "x: 5 does not fit str: input should be a valid string"),
+        (str, 5, "x: 5 does not fit str: input should be a valid string, written in quotes"),
         (Annotated[int, BeforeValidator(lambda value: value.nonsense)], 1, "no attribute"),
     ],
 )

@@ -15,6 +15,7 @@ from systemprompt_jobs._control import Control, held, pauses
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._record import Recorder
 from systemprompt_jobs._rows import manual_key, run_values
+from systemprompt_jobs._store import pending as pending_rows
 from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import polls, queries
 from systemprompt_jobs._store import runs as run_rows
@@ -255,7 +256,7 @@ def _take(site):
     with site.store.write() as connection:
         pools = {"ext:cleanup": "default"}
         now, room = site.clock.now(), {"default": 10}
-        return run_rows.take_pending(connection, JOB_SET, pools, "n", now, 0, room)
+        return pending_rows.take_pending(connection, JOB_SET, pools, "n", now, 0, room)
 
 
 def _states(site, *ids):

@@ -176,14 +176,31 @@ def test_a_failed_write_is_made_up_for(rig, monkeypatch):
     assert rig.attempt(run).log == "one"
 
 
-def test_with_nothing_running_it_rests_until_an_attempt_begins(rig):
+def test_it_rests_until_an_attempt_speaks(rig):
     assert rig.scribe.step() is None
-    run, _ = rig.start()
-    rig.start()
+    run, said = rig.start()
+    _, other = rig.start()
+    assert rig.woken == []
+    said.output("one")
+    other.progress(5, 10, "half")
     assert rig.woken == [1]
     assert rig.scribe.step() == EVERY_S
     rig.finish(run)
     assert rig.scribe.step() == EVERY_S
+
+
+@pytest.mark.parametrize(
+    "speak",
+    [
+        lambda said: said.output("a line"),
+        lambda said: said.annotate({"trace": "abc"}),
+        lambda said: said.progress(5, 10, "half"),
+    ],
+)
+def test_whatever_an_attempt_says_wakes_it(rig, speak):
+    _, said = rig.start()
+    speak(said)
+    assert rig.woken == [1]
 
 
 def test_a_report_for_a_run_that_said_nothing_is_left_alone(rig):

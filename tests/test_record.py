@@ -13,6 +13,7 @@ from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._claim import Claimer
 from systemprompt_jobs._node import new_node
 from systemprompt_jobs._record import WINDOW_S, Recorder
+from systemprompt_jobs._store import pending as pending_rows
 from systemprompt_jobs._store import plans as plan_rows
 from systemprompt_jobs._store import queries
 from systemprompt_jobs._store import runs as run_rows
@@ -392,8 +393,8 @@ def test_a_splayed_run_starts_when_it_is_due_and_keeps_that_time_when_given_back
         plan_rows.add_set(connection, "set", {run.job_id: "x"})
         pools, room = {run.job_id: "default"}, {"default": 9}
         now = rig.clock.now()
-        assert run_rows.take_pending(connection, "set", pools, "n", now, 0, room) == []
-        (again,) = run_rows.take_pending(connection, "set", pools, "n", run.due, 0, room)
+        assert pending_rows.take_pending(connection, "set", pools, "n", now, 0, room) == []
+        (again,) = pending_rows.take_pending(connection, "set", pools, "n", run.due, 0, room)
     assert again.due == run.due > run.tick
 
 
@@ -627,8 +628,39 @@ def test_a_node_takes_pending_runs_only_of_pools_that_have_room(store):
         pools = {"ext:slow": "elsewhere", "ext:quick": "default"}
         plan_rows.add_set(connection, "set", dict.fromkeys(pools, "x"))
         take = (connection, "set", pools, "n", rig.clock.now(), 0)
-        (quick,) = run_rows.take_pending(*take, {"default": 5, "elsewhere": 0})
-        (slow,) = run_rows.take_pending(*take, {"default": 5, "elsewhere": 1})
+        (quick,) = pending_rows.take_pending(*take, {"default": 5, "elsewhere": 0})
+        (slow,) = pending_rows.take_pending(*take, {"default": 5, "elsewhere": 1})
         stored = run_rows.lock(connection, [slow.id])[slow.id]
     assert (quick.job_id, quick.pool) == ("ext:quick", "default")
     assert (slow.job_id, slow.pool, stored.pool) == ("ext:slow", "elsewhere", "elsewhere")
+
+
+def test_what_messages_name_is_looked_up_in_the_transaction_that_gates_it(store, monkeypatch):
+    rig = Rig(store, make_plan())
+    rig.clock.advance(1)
+    found = []
+    rig.claimer._took = found.extend  # as if it had been sent here
+    rig.claimer.step()
+    named = [found]
+    rig.recorder._named = lambda: bool(named)
+    rig.recorder._look = lambda _connection: named.pop()
+    write, written = store.write, []
+    monkeypatch.setattr(store, "write", lambda: (written.append(1), write())[1])
+    rig.recorder.step()
+    assert [run.id for run in rig.started] == [run.id for run in found] == [1]
+    assert len(written) == 1
+
+
+def test_what_messages_name_beyond_the_free_workers_waits_for_one(store):
+    plans = [make_plan(f"job{n}") for n in range(5)]
+    rig = Rig(store, *plans, size=2)
+    rig.clock.advance(1)
+    found = []
+    rig.claimer._took = found.extend
+    rig.claimer.step()
+    rig.recorder.offer(found[:1])
+    named = [found]
+    rig.recorder._named = lambda: bool(named)
+    rig.recorder._look = lambda _connection: named.pop()
+    rig.recorder.step()
+    assert [len(rig.started), len(rig.recorder.held())] == [2, 5]

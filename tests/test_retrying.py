@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from systemprompt_jobs._retry import RETRY, settle
 from systemprompt_jobs._rows import manual_key, run_values
+from systemprompt_jobs._store import pending as pending_rows
 from systemprompt_jobs._store import queries, said
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
@@ -41,7 +42,7 @@ class Rig(OneNode):
     def take(self):
         """Take pending runs, as the keeper does, and gate them."""
         with self.store.write() as connection:
-            taken = run_rows.take_pending(
+            taken = pending_rows.take_pending(
                 connection,
                 job_set(connection, self.ids),
                 self.pools,
@@ -219,8 +220,8 @@ def test_the_window_of_a_run_that_is_tried_again_counts_from_its_next_attempt(st
     rig.fail(*rig.started)
     due = rig.runs()[0].due
     with store.write() as connection:
-        assert run_rows.give_up_pending(connection, due + 4 * S) == []
-        (given_up,) = run_rows.give_up_pending(connection, due + 6 * S)
+        assert pending_rows.give_up_pending(connection, due + 4 * S) == []
+        (given_up,) = pending_rows.give_up_pending(connection, due + 6 * S)
     assert (given_up.state, given_up.error) == (State.FAILED, "E: no")
     assert rig.slots() == []
 
@@ -316,7 +317,9 @@ def test_a_run_that_waits_keeps_its_place_when_its_node_dies(store):
     rig.finish(rig.started[0])
     with store.write() as connection:
         mine, now = job_set(connection, rig.ids), rig.clock.now()
-        (run,) = run_rows.take_pending(connection, mine, rig.pools, "dead", now, 0, {"default": 9})
+        (run,) = pending_rows.take_pending(
+            connection, mine, rig.pools, "dead", now, 0, {"default": 9}
+        )
         (back,) = run_rows.rescue(connection, {(run.id, run.fence, 0)}, now)
     assert back.state is State.PENDING
     assert rig.slots() == [("overlap:ext:cleanup", 1, 2, 3)]
@@ -329,7 +332,7 @@ def test_one_that_waits_longer_than_its_window_is_missed_and_frees_its_place(sto
     rig.tick()
     rig.tick()
     with store.write() as connection:
-        (run,) = run_rows.give_up_pending(connection, rig.clock.now() + 10 * S)
+        (run,) = pending_rows.give_up_pending(connection, rig.clock.now() + 10 * S)
     assert (run.id, run.state) == (2, State.MISSED)
     assert [row[1:3] for row in rig.slots()] == [(0, 1)]
 

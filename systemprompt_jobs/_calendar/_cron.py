@@ -7,7 +7,8 @@ repeats: see `_resume`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import _zones
@@ -34,7 +35,12 @@ def cron(text: str, timezone: str | None = None) -> Cron:
     if timezone is not None:
         _zones.check_zone(timezone)
     shared = tables(text)
-    return Cron(" ".join(text.split()), timezone, shared)
+    return _cron(" ".join(text.split()), timezone, shared)
+
+
+@functools.lru_cache(maxsize=4096)
+def _cron(text: str, timezone: str | None, shared: Tables) -> Cron:
+    return Cron(text, timezone, shared)
 
 
 def parse(text: str, timezone: str | None = None) -> Cron:
@@ -46,12 +52,14 @@ def parse(text: str, timezone: str | None = None) -> Cron:
 class Cron:
     """A cron schedule in a zone. All arithmetic is in whole seconds since the epoch.
 
+    Jobs of one schedule share it, and mostly ask for the same next tick one after the other.
     "Local" below is local time in seconds, as if the epoch had been at local midnight.
     """
 
     text: str
     timezone: str | None
     tables: Tables
+    _answered: tuple[object, datetime | None] = field(default=(object(), None), init=False)
 
     @property
     def zone(self) -> str:
@@ -60,11 +68,15 @@ class Cron:
 
     def in_timezone(self, timezone: str) -> Cron:
         """Return the same schedule evaluated in `timezone`."""
-        return Cron(self.text, _zones.check_zone(timezone), self.tables)
+        return _cron(self.text, _zones.check_zone(timezone), self.tables)
 
     def next(self, after: datetime) -> datetime | None:
         """Return the first tick strictly after `after`; None if there is none in 40 years."""
-        return as_datetime(self._first(at_or_before(after) + 1))
+        asked, tick = self._answered
+        if asked != after:
+            tick = as_datetime(self._first(at_or_before(after) + 1))
+            object.__setattr__(self, "_answered", (after, tick))
+        return tick
 
     def previous(self, before: datetime) -> datetime | None:
         """Return the last tick strictly before `before`; None if there is none in 40 years."""

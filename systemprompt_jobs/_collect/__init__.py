@@ -11,10 +11,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from contextlib import redirect_stdout
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..model import CollectedJob, Collection, Extension, Problem
-from ._find import Candidate, choose, installed, local, named, unknown_allowed
+from ._find import Candidate, choose, installed, local, named, unknown_allowed, unknown_blocked
 from ._jobs import check_job, jobs_of, names_taken
 from ._load import load, problem_of
 
@@ -47,8 +48,10 @@ def collect(
     candidates = [*installed(), *map(local, files)]
     once = [module for i, module in enumerate(modules) if module not in modules[:i]]
     wanted = [named(module, candidates) for module in once]
-    chosen, kept_out = choose(candidates, wanted, frozenset(blocked), allowed)
-    degraded = {p.culprit: p for p in unknown_allowed(allowed, candidates)}
+    unwanted = frozenset(blocked)
+    chosen, kept_out = choose(candidates, wanted, unwanted, allowed)
+    unknown = unknown_allowed(allowed, candidates), unknown_blocked(unwanted, candidates + wanted)
+    degraded = {problem.culprit: problem for problem in chain(*unknown)}
     jobs: dict[str, CollectedJob] = {}
     taken = Counter(candidate.name for candidate in chosen)
     for candidate in chosen:

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..model import Extension, Place, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from importlib.metadata import EntryPoint
     from pathlib import Path
     from types import ModuleType
@@ -155,10 +155,19 @@ def _split(allowed: str) -> list[str]:
     return [name for name in re.split(r"[,\s]+", allowed) if name]
 
 
-def unknown_allowed(allowed: str | None, candidates: Sequence[Candidate]) -> Iterator[Problem]:
+def unknown_allowed(allowed: str | None, candidates: Iterable[Candidate]) -> Iterator[Problem]:
     """Yield a problem for each name in SYSTEMPROMPT_PLUGINS that nothing installed has."""
     known = {n for c in candidates for n in (c.name, c.extension.distribution)}
-    for name in _split(allowed or ""):
+    return _unknown(_split(allowed or ""), known, "SYSTEMPROMPT_PLUGINS")
+
+
+def unknown_blocked(blocked: Iterable[str], candidates: Iterable[Candidate]) -> Iterator[Problem]:
+    """Yield a problem for each name of --no-plugin that nothing has."""
+    return _unknown(sorted(blocked), {c.name for c in candidates}, "--no-plugin")
+
+
+def _unknown(names: Iterable[str], known: set[str], who: str) -> Iterator[Problem]:
+    for name in names:
         if name not in known:
-            reason = "SYSTEMPROMPT_PLUGINS names a plugin that is not installed"
+            reason = f"{who} names a plugin that is not installed"
             yield Problem(name, reason, remedy=near(name, known) or "install it or drop the name")

@@ -10,7 +10,7 @@ from ..model import Problem
 from ._yaml import path_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ..model import Collection
     from ._layers import Entry
@@ -73,13 +73,13 @@ def _inert(entry: Entry, collection: Collection) -> str:
 
 
 def _unknown(entry: Entry, collection: Collection) -> Problem:
-    extensions = [extension.name for extension in collection.extensions]
+    extensions = {extension.name for extension in collection.extensions}
     if entry.extension not in extensions:
         reason = f"no extension {shown(entry.extension)} is installed"
-        return _problem(entry, reason, _near(entry.extension, extensions))
+        return _problem(entry, reason, _near_extension(entry.extension, extensions))
     jobs = [job.job.name for job in collection.jobs if job.extension.name == entry.extension]
     reason = f"the extension {entry.extension} has no job {shown(entry.job)}"
-    return _problem(entry, reason, _near(entry.job, jobs))
+    return _problem(entry, reason, near(entry.job, jobs) or _there_is(jobs))
 
 
 def _unknown_sections(settings: Settings, collection: Collection) -> list[Problem]:
@@ -90,7 +90,7 @@ def _unknown_sections(settings: Settings, collection: Collection) -> list[Proble
             path_text(("extensions", name)),
             f"no extension {shown(name)} is installed",
             settings.sources[f"extensions.{name}"][-1].place,
-            _near(name, names),
+            _near_extension(name, names),
         )
         for name in settings.extensions
         if name not in known
@@ -113,5 +113,11 @@ def _problem(entry: Entry, reason: str, remedy: str = "") -> Problem:
     return Problem(entry.path, reason, entry.place, remedy)
 
 
-def _near(name: str, names: list[str] | set[str]) -> str:
-    return near(name, names) or (f"there is {', '.join(sorted(names))}" if names else "")
+def _near_extension(name: str, names: set[str]) -> str:
+    local = "files of the project's own load where `local_plugins` lists them"
+    return near(name, names) or "; ".join(filter(None, (_there_is(names), local)))
+
+
+def _there_is(names: Iterable[str]) -> str:
+    found = ", ".join(sorted(names))
+    return f"there is {found}" if found else ""

@@ -8,6 +8,8 @@ import operator
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -192,9 +194,7 @@ class _Draft:
         value = getattr(self._job, name)
         if value == Job.__dataclass_fields__[name].default:
             return _default(name)
-        if isinstance(value, Mapping):
-            return self._declare(dict(value))
-        return self._declare(list(value) if isinstance(value, tuple) else value)
+        return self._declare(_as_in_yaml(value))
 
     def _declare(self, value: Any) -> Source:
         return Source(value, "job", self._job.place)
@@ -333,7 +333,7 @@ class _Draft:
             )
         for name, default in defaults.items():
             key = f"{_PARAMETER}{name}"
-            self._sources[key] = (self._declare(default), *self._sources.get(key, ()))
+            self._sources[key] = (self._declare(_as_in_yaml(default)), *self._sources.get(key, ()))
         return {name: self._last(key) for name, key in given.items()}
 
     def _check_parameter(self, name: str, key: str, source: Source) -> None:
@@ -362,8 +362,20 @@ class _Draft:
 @functools.cache
 def _default(name: str) -> Source:
     """Return what is in force where nobody says a word, one for all jobs."""
-    value = Job.__dataclass_fields__[name].default
-    return Source(list(value) if isinstance(value, tuple) else value, "default")
+    return Source(_as_in_yaml(Job.__dataclass_fields__[name].default), "default")
+
+
+def _as_in_yaml(value: Any) -> Any:
+    """Return a value of the code as a file would say it, where there is such a way."""
+    if isinstance(value, timedelta):
+        return _durations.text(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _require_plain(name: str, value: object) -> None:

@@ -36,8 +36,9 @@ class Settings:
     against `root`; `local_plugins` are existing, trustworthy files or package folders.
     `executors` maps a pool's name to its kind and settings, `extensions` an extension's name to
     its own section. `sources` maps each setting, and each `databases.<name>`, `executors.<name>`
-    and `extensions.<name>`, to its layers, lowest first, as they were written (passwords masked). `problems` is all that is wrong so far, in file order: the values
-    it concerns are left at the layer below.
+    and `extensions.<name>`, to its layers, lowest first, as they were written (passwords masked).
+    `problems` is all that is wrong so far, in file order: the values it concerns are left at the
+    layer below.
     """
 
     root: Path

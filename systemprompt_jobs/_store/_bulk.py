@@ -1,8 +1,8 @@
 """Statements on many rows at once, each built once and sent as the driver likes it best.
 
 SQLite runs one short statement again and again in C; PostgreSQL takes one statement with all
-rows as JSON, which costs the driver a fifth of what arrays do. Rows are tuples in the order of the named columns, and values are those
-of the table's types: instants are datetimes.
+rows as JSON, which costs the driver a fifth of what arrays do. Rows are tuples in the order of the
+named columns, and values are those of the table's types: instants are datetimes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import operator
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, Text, cast, func, literal, select
@@ -20,34 +21,46 @@ from .schema import Instant, metadata, micros
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeVar
 
     from sqlalchemy import Column, ColumnElement, Connection, Dialect, Table
+
+    T = TypeVar("T")
 
 Names = tuple[str, ...]
 
 _FEW = 8
 """Rows that cost less one by one."""
 
+_CHUNK = 500
+"""Keys per statement: far below SQLite's limit of 32,766 variables."""
+
 _POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 def select_many(
-    connection: Connection, table: Table, columns: Names, key: str, keys: Iterable[Any], lock: str
+    connection: Connection,
+    table: Table,
+    columns: Names,
+    key: str,
+    keys: Iterable[Any],
+    lock: str = "",
+    also: str = "TRUE",
 ) -> list[tuple[Any, ...]]:
-    """Return the rows with these keys, in the order of the key, as stored.
+    """Return the rows with these keys where `also` holds, in the order of the key, as stored.
 
     `lock` is what PostgreSQL adds, e.g. `FOR UPDATE`; a write on SQLite holds the only lock.
     """
     found = sorted(keys)
     if not found:
         return []
-    if is_sqlite(connection):
+    if (sqlite := driver_of(connection)) is not None:
         one = len(found) == 1
-        statement = _select(True, table.name, columns, key, one)
+        statement = _select(True, table.name, columns, key, also, one)
         sent = found[0] if one else json.dumps(found)
-        return driver_of(connection).execute(statement, (sent,)).fetchall()
-    statement = f"{_select(False, table.name, columns, key)} {lock}"
+        return sqlite.execute(statement, (sent,)).fetchall()
+    statement = f"{_select(False, table.name, columns, key, also)} {lock}"
     result = connection.exec_driver_sql(statement, (json.dumps(found),))
     return [tuple(row) for row in result]
 
@@ -72,8 +85,8 @@ def insert_returning(
 
     `returning` are `id` and then some of the columns.
     """
-    if is_sqlite(connection):
-        return _insert_in_sqlite(driver_of(connection), table, columns, rows, returning)
+    if (sqlite := driver_of(connection)) is not None:
+        return _insert_in_sqlite(sqlite, table, columns, rows, returning)
     statement = f"{_insert(False, table.name, columns)} RETURNING {', '.join(returning)}"
     return [tuple(row) for row in _execute(connection, table, columns, rows, statement)]
 
@@ -131,8 +144,8 @@ def delete_many(connection: Connection, table: Table, key: str, keys: Iterable[A
     found = list(keys)
     if not found:
         return
-    if is_sqlite(connection):
-        driver_of(connection).executemany(
+    if (sqlite := driver_of(connection)) is not None:
+        sqlite.executemany(
             f"DELETE FROM {table.name} WHERE {key} = ?",  # noqa: S608
             [(value,) for value in found],
         )
@@ -157,23 +170,22 @@ def execute_among(
     key: str,
     keys: Iterable[Any],
     values: tuple[Any, ...] = (),
-) -> None:
-    """Execute a statement that does the same to all rows with these keys.
+) -> int:
+    """Execute a statement that does the same to all rows with these keys; return their number.
 
     Its `{among}` says that a row is one of them; a `?` before it stands for each of `values`,
     which are as stored.
     """
     sent = list(keys)
     if not sent:
-        return
-    sqlite = is_sqlite(connection)
-    one = sqlite and len(sent) == 1
-    text = _filled(statement, sqlite, table.name, key, one)
+        return 0
+    sqlite = driver_of(connection)
+    one = sqlite is not None and len(sent) == 1
+    text = _filled(statement, sqlite is not None, table.name, key, one)
     sent_values = (*values, sent[0] if one else json.dumps(sent))
-    if sqlite:
-        driver_of(connection).execute(text, sent_values)
-    else:
-        connection.exec_driver_sql(text, sent_values)
+    if sqlite is not None:
+        return sqlite.execute(text, sent_values).rowcount
+    return connection.exec_driver_sql(text, sent_values).rowcount
 
 
 def _execute(
@@ -184,25 +196,32 @@ def _execute(
     statement: str,
 ) -> Any:
     plain = _plain(table.name, names, rows)
-    if is_sqlite(connection):
-        return driver_of(connection).executemany(statement, plain)
+    if (sqlite := driver_of(connection)) is not None:
+        return sqlite.executemany(statement, plain)
     records = [dict(zip(names, row, strict=True)) for row in plain]
     return connection.exec_driver_sql(statement, (json.dumps(records),))
 
 
+def chunks(keys: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut keys into as many as a statement may name one by one."""
+    return (keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK))
+
+
 def is_sqlite(connection: Connection) -> bool:
     """Return whether the database is SQLite, where nothing changes beside a write."""
-    return connection.dialect.name == "sqlite"
+    return driver_of(connection) is not None
 
 
 # --- the text of statements; names are those of the schema, never anybody's input ---
 
 
 @functools.cache
-def _select(sqlite: bool, table: str, columns: Names, key: str, one: bool = False) -> str:
+def _select(
+    sqlite: bool, table: str, columns: Names, key: str, also: str, one: bool = False
+) -> str:
     names = ", ".join(map(_quoted, columns))
     among = _among(sqlite, table, key, one)
-    return f"SELECT {names} FROM {table} WHERE {among} ORDER BY {key}"  # noqa: S608
+    return f"SELECT {names} FROM {table} WHERE {among} AND {also} ORDER BY {key}"  # noqa: S608
 
 
 @functools.cache
@@ -293,8 +312,10 @@ def _plain(table: str, names: Names, rows: Sequence[tuple[Any, ...]]) -> list[tu
 
 
 def _converted(column: Sequence[Any], convert: Callable[[Any], Any]) -> list[Any]:
-    """Return the values of a column, converted; neighbours often are one and the same."""
+    """Return the values of a column, converted; many are often one and the same."""
     known, as_sent, converted = None, None, []
+    if all(map(operator.is_, column, repeat(column[0]))):
+        return [None if column[0] is None else convert(column[0])] * len(column)
     for value in column:
         if value is not known:
             known, as_sent = value, None if value is None else convert(value)

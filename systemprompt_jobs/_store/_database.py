@@ -35,7 +35,7 @@ MIN_REVISION = "0001"
 
 T = TypeVar("T")
 
-_NO_TURN = nullcontext()
+_NOTHING = nullcontext()
 
 
 class Store:
@@ -54,7 +54,7 @@ class Store:
         )
         self.backend: Backend = kind(self.url, lease_s / 3)
         # One writer at a time on SQLite, which would only poll for its lock.
-        self._turn = threading.Lock() if self.one_host else _NO_TURN
+        self._turn = threading.Lock() if self.one_host else _NOTHING
         self._opening = threading.Lock()
         self._engine: Engine | None = None
         self._usable = False
@@ -143,13 +143,13 @@ class Store:
     def read(self) -> AbstractContextManager[Connection]:
         """Enter a read-only snapshot."""
         block = self.backend.transaction(self._open(), writing=False)
-        return self._translated(block, _NO_TURN)
+        return self._translated(block)
 
     @contextmanager
     def ask(self) -> Iterator[Questions]:
         """Enter what answers each statement for itself, outside of any transaction."""
         driver = self._open().dialect.loaded_dbapi
-        with self._translated(_NO_TURN, _NO_TURN):
+        with self._translated(_NOTHING):
             try:
                 yield self._questions
             except driver.Error as error:
@@ -195,7 +195,7 @@ class Store:
 
     @contextmanager
     def _translated(
-        self, block: AbstractContextManager[T], turn: AbstractContextManager[object]
+        self, block: AbstractContextManager[T], turn: AbstractContextManager[object] = _NOTHING
     ) -> Iterator[T]:
         """Enter a block at its turn: in one generator, for each takes as long as a row."""
         try:

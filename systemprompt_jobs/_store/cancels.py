@@ -62,8 +62,8 @@ def cancel(connection: Connection, ids: Iterable[int], why: str, now: datetime) 
 
 def requests(connection: Connection, ids: Iterable[int]) -> list[Run]:
     """Return those of these runs that somebody has cancelled, as they stand now."""
-    rows = select_many(connection, run, ("id", "cancel_requested"), "id", ids, "")
-    asked = [id_ for id_, at in rows if at is not None]
+    rows = select_many(connection, run, ("id",), "id", ids, also="cancel_requested IS NOT NULL")
+    asked = [id_ for (id_,) in rows]
     if not asked:
         return []
     return list(map(to_run, connection.execute(select(*columns()).where(run.c.id.in_(asked)))))

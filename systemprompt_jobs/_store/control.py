@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import func, or_, select
 
 from ..model import Trigger
-from ._bulk import insert_many, update_many
+from ._bulk import chunks, insert_many, update_many
 from .schema import audit, job, run
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ NOTICED = ("pause", "resume", "reset-clock")
 
 RELOAD = "reload"
 """The action that has every scheduler read its configuration again."""
-
-_CHUNK = 500
-"""Ids per statement: far below SQLite's limit of 32,766 variables."""
 
 
 def set_pauses(
@@ -94,10 +91,10 @@ def ticks_after(connection: Connection, ids: Iterable[str], now: datetime) -> li
     wanted = sorted(ids)
     return [
         TickRow(*row)
-        for start in range(0, len(wanted), _CHUNK)
+        for some in chunks(wanted)
         for row in connection.execute(
             select(run.c.id, run.c.job_id, run.c.tick_at, run.c.last_tick).where(
-                run.c.job_id.in_(wanted[start : start + _CHUNK]),
+                run.c.job_id.in_(some),
                 run.c.trigger != Trigger.MANUAL,
                 or_(run.c.tick_at > now, run.c.last_tick > now),
             )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, or_, select, union
 
-from ..model import Trigger
+from ..model import State, Trigger
 from .pruning import first_young_run
 from .runs import columns, to_run
-from .schema import HELD, Instant, audit, job, job_set, micros, node, run
+from .schema import HELD, Instant, audit, job_set, micros, node, run
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
 _AHEAD = timedelta(seconds=10)
 """More than ticks are claimed early and clocks disagree."""
 
+_NEWEST = run.c.id.desc()
 _ROWS = 1000
 _DAY = timedelta(days=1)
-
-
-def job_row(connection: Connection, job_id: str) -> Row[*tuple[Any, ...]] | None:
-    """Return a job's row, None where no scheduler has taken the job on yet."""
-    return connection.execute(select(job).where(job.c.id == job_id)).one_or_none()
 
 
 def live_nodes(
@@ -63,7 +59,8 @@ def run_covering(connection: Connection, job_id: str, tick: datetime) -> Run | N
     """Return the row that covers a tick: its own, or a stretch that it lies in.
 
     A row is made when its tick is due or later, a stretch before the job goes on: so only the
-    first of the job's younger rows are read; one by hand may have been given this tick. Uses `jobs_run_once` and `jobs_run_history`.
+    first of the job's younger rows are read; one by hand may have been given this tick. Uses
+    `jobs_run_once` and `jobs_run_history`.
     """
     mine = and_(run.c.job_id == job_id, run.c.trigger != Trigger.MANUAL)
     own = select(run.c.id).where(mine, run.c.dedup_key == f"t:{micros(tick)}")
@@ -78,20 +75,24 @@ def run_covering(connection: Connection, job_id: str, tick: datetime) -> Run | N
         young.c.tick_at <= tick,
         func.coalesce(young.c.last_tick, young.c.tick_at, type_=Instant) >= tick,
     )
-    return _newest(connection, run.c.id.in_(union(own, select(young.c.id).where(inside))))
+    return _first(connection, _NEWEST, run.c.id.in_(union(own, select(young.c.id).where(inside))))
 
 
-def run_now(connection: Connection, job_id: str) -> Run | None:
-    """Return the newest run of the job that is under way. Uses the index `jobs_run_held`."""
+def run_now(connection: Connection, job_id: str, now: datetime) -> Run | None:
+    """Return the oldest run of the job that is under way, or is due and held by a node.
+
+    Uses the index `jobs_run_held`.
+    """
     held = select(run.c.id).where(HELD)
-    started = run.c.started.is_not(None)
-    return _newest(connection, run.c.id.in_(held), run.c.job_id == job_id, started)
+    due = or_(run.c.state == State.RUNNING, run.c.available_at <= now)
+    return _first(connection, run.c.id, run.c.id.in_(held), run.c.job_id == job_id, due)
 
 
 def run_at(connection: Connection, job_id: str, at: datetime) -> Run | None:
     """Return the newest run of the job that was under way at an instant, begun within a day."""
-    return _newest(
+    return _first(
         connection,
+        _NEWEST,
         run.c.job_id == job_id,
         run.c.id >= first_young_run(connection, at - _DAY),
         run.c.id < first_young_run(connection, at + _AHEAD),
@@ -100,8 +101,10 @@ def run_at(connection: Connection, job_id: str, at: datetime) -> Run | None:
     )
 
 
-def _newest(connection: Connection, *conditions: ColumnElement[bool]) -> Run | None:
-    statement = select(*columns()).where(*conditions).order_by(run.c.id.desc()).limit(1)
+def _first(
+    connection: Connection, order: ColumnElement[int], *conditions: ColumnElement[bool]
+) -> Run | None:
+    statement = select(*columns()).where(*conditions).order_by(order).limit(1)
     found = connection.execute(statement).one_or_none()
     return to_run(found) if found else None
 

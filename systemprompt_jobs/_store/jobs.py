@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import select
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
 
 class JobRow(NamedTuple):
@@ -63,9 +62,6 @@ _COLUMNS = (
     "version",
 )
 
-_instant = functools.lru_cache(maxsize=1024)(instant)
-"""Many jobs are due together, and then share what is kept of that."""
-
 
 def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> dict[str, JobRow]:
     """Read the rows of these jobs, locked until the transaction ends.
@@ -79,14 +75,23 @@ def lock(connection: Connection, ids: Iterable[str], *, skip_locked: bool) -> di
 
 def _to_row(row: tuple[Any, ...]) -> JobRow:
     id_, schedule, zone, fingerprint, next_, last, catch_up, window, since, until, *rest = row
-    ticks, pause = (_instant(next_), _instant(last)), (_instant(since), _instant(until))
+    ticks, pause = (instant(next_), instant(last)), (instant(since), instant(until))
     return JobRow(id_, schedule, zone, fingerprint, *ticks, catch_up, window, *pause, *rest)
 
 
 def all_rows(connection: Connection) -> dict[str, JobRow]:
     """Read every job's row."""
-    rows = connection.execute(select(*(job.c[name] for name in _COLUMNS)))
-    return {row.id: JobRow(*row) for row in rows}
+    return {row.id: JobRow(*row) for row in connection.execute(_select())}
+
+
+def one_row(connection: Connection, job_id: str) -> JobRow | None:
+    """Read a job's row; None where no scheduler has taken the job on yet."""
+    row = connection.execute(_select().where(job.c.id == job_id)).one_or_none()
+    return None if row is None else JobRow(*row)
+
+
+def _select() -> Select[tuple[Any, ...]]:
+    return select(*(job.c[name] for name in _COLUMNS))
 
 
 def add_missing(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -104,11 +109,9 @@ def install(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         update_many(connection, job, ("id",), names, values)
 
 
-def advance(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Move jobs on to their next tick. Keys: `key`, `new_next`, `new_last`."""
-    if rows:
-        values = [(row["new_next"], row["new_last"], row["key"]) for row in rows]
-        update_many(connection, job, ("id",), ("next_tick", "last_tick"), values)
+def advance(connection: Connection, rows: Sequence[tuple[datetime | None, datetime, str]]) -> None:
+    """Move jobs on: their next tick, the last one that is settled, and their ids."""
+    update_many(connection, job, ("id",), ("next_tick", "last_tick"), rows)
 
 
 def add_audit(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from ..model import Node
-from .schema import job_set, node
+from ._bulk import execute_among
+from .schema import MICROSECOND, job_set, micros, node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _CHANGE = update(node).where(node.c.id == bindparam("key"))
 """Sets the columns that are sent with the key."""
+
+_BEAT = """UPDATE jobs_node SET heartbeat = ?, lease_until = ?, clock_offset = ?, strays = ?,
+problem = ?, stopped = NULL WHERE {among}"""
 
 _STOPPED = select(node.c.stopped).where(node.c.id == bindparam("key"))
 
@@ -50,16 +54,9 @@ def beat(
     `problem` is what is wrong with the configuration that it was told to read. Return whether
     the node is still known: one that was silent for long is forgotten.
     """
-    values = {
-        "key": node_id,
-        "heartbeat": now,
-        "lease_until": lease_until,
-        "clock_offset": offset,
-        "strays": strays,
-        "problem": problem,
-        "stopped": None,
-    }
-    return bool(connection.execute(_CHANGE, values).rowcount)
+    ahead = None if offset is None else offset // MICROSECOND
+    values = (micros(now), lease_until, ahead, strays, problem)
+    return bool(execute_among(connection, _BEAT, node, "id", [node_id], values))
 
 
 def rename_set(connection: Connection, node_id: str, job_set: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, func, select
 
-from .runs import waits_for_node
+from .pending import waits_for_node
 from .schema import Instant, audit
 
 if TYPE_CHECKING:

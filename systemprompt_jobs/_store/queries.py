@@ -9,8 +9,8 @@ from sqlalchemy import and_, case, exists, func, not_, null, or_, select, text, 
 
 from ..model import RETRYING, Backlog, State, Trigger
 from .pruning import first_young_run
-from .runs import PENDING, columns, to_run
-from .schema import HELD, TROUBLED, Instant, attempt, audit, job, job_set, node, run
+from .runs import columns, to_run
+from .schema import HELD, PENDING, TROUBLED, Instant, attempt, audit, job, job_set, node, run
 from .statistics import newest_from
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from ..model import Run
 
-
-_PENDING = text("jobs_run.state = 'pending'")
-"""Spelt out, so that the partial index of it is used."""
 
 _RETRYING = and_(
     run.c.state.in_((State.PENDING, State.CLAIMED, State.DISPATCHED)), run.c.attempt > 0
@@ -122,7 +119,7 @@ def waiting(connection: Connection, now: datetime, job_ids: Collection[str]) -> 
     )
     ticks = select(job.c.id, job.c.next_tick).where(job.c.next_tick <= now, not_(paused))
     runs = select(run.c.job_id, run.c.available_at).where(
-        _PENDING, run.c.available_at <= now, run.c.reason == ""
+        PENDING, run.c.available_at <= now, run.c.reason == ""
     )
     found = [*connection.execute(ticks), *connection.execute(runs)]
     return [due for job_id, due in found if job_id in job_ids]

@@ -7,34 +7,38 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections import Counter
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
-    Integer,
+    BigInteger,
     and_,
+    any_,
     bindparam,
-    case,
     exists,
     func,
     literal,
     or_,
     select,
-    text,
-    true,
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..model import Overlap, Report, Run, State, Trigger, changed
 from . import said as said_rows
 from . import slots
-from ._bulk import execute_among, insert_returning, select_many, update_many
+from ._bulk import (
+    chunks,
+    execute_among,
+    insert_returning,
+    is_sqlite,
+    select_many,
+    update_many,
+)
 from ._postgresql import announce
 from .schema import HELD, Instant, attempt, job, micros, node, run
-from .schema import job_set as job_set_table
 from .slots import Verdict
 
 if TYPE_CHECKING:
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import TypeAlias, TypeVar
 
-    from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Row
 
     from ._questions import Asked
 
@@ -83,22 +87,15 @@ _RUN_COLUMNS = (
 )
 
 
-PENDING = text("jobs_run.state = 'pending'")
-"""Spelt out, so that the partial index of it is used."""
-
-IN_TURN = "catch-up"
-"""The reason of a pending tick that waits until the ones before it have ended."""
-
-_SLOTS, _CHOSEN = "slots", "ids"
-"""Which pending runs to read: those that wait for a slot, and those that are named."""
-
-_UNSTARTED = frozenset({State.CLAIMED, State.DISPATCHED})
+UNSTARTED = frozenset({State.CLAIMED, State.DISPATCHED})
 """Held, and no function was called yet."""
 
-_CHUNK = 500
-"""Ids per statement: far below SQLite's limit of 32,766 variables."""
-
 _BY_ID = select(*_RUN_COLUMNS).where(run.c.id.in_(bindparam("ids", expanding=True)))
+
+_BY_ANY_ID = select(*_RUN_COLUMNS).where(
+    run.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
+)
+"""PostgreSQL's, which is the same for any number of ids: it is prepared once."""
 
 _EXPIRED = (
     select(run.c.id, run.c.fence, run.c.lease_until)
@@ -174,7 +171,7 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
     added = insert_returning(connection, run, names, values, ("id", "job_id", "dedup_key"))
     known, read = _known(names)
     return [
-        changed(_BLANK, id=id_, **dict(zip(known, read(by_key[job_id, key]), strict=True)))
+        changed(_BLANK, zip(known, read(by_key[job_id, key]), strict=True), id=id_)
         for id_, job_id, key in added
     ]
 
@@ -196,37 +193,44 @@ def find(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Run]
     keys = [(row["job_id"], row["dedup_key"]) for row in rows]
     return [
         to_run(row)
-        for start in range(0, len(keys), _CHUNK)
-        for row in connection.execute(
-            select(*_RUN_COLUMNS).where(key.in_(keys[start : start + _CHUNK]))
-        )
+        for some in chunks(keys)
+        for row in connection.execute(select(*_RUN_COLUMNS).where(key.in_(some)))
     ]
 
 
 def lock(connection: Connection, ids: Iterable[int]) -> dict[int, Run]:
     """Read these runs, locked until the transaction ends."""
-    wanted = sorted(_lock_holdings(connection, ids))
-    return {
-        row.id: to_run(row)
-        for start in range(0, len(wanted), _CHUNK)
-        for row in connection.execute(_BY_ID, {"ids": wanted[start : start + _CHUNK]})
-    }
+    return {r.id: r for r in by_id(connection, lock_holdings(connection, ids))}
+
+
+def by_id(connection: Connection, ids: Iterable[int]) -> list[Run]:
+    """Read these runs. Uses the primary key."""
+    wanted = sorted(ids)
+    if wanted and not is_sqlite(connection):
+        return [to_run(row) for row in connection.execute(_BY_ANY_ID, {"ids": wanted})]
+    return [
+        to_run(row) for some in chunks(wanted) for row in connection.execute(_BY_ID, {"ids": some})
+    ]
 
 
 class _Holding(NamedTuple):
     """Who holds a run, and in what state it is."""
 
+    id: int
     state: str
     fence: int
     node: str
     cancel_requested: int | None
 
+    def is_as(self, r: Run) -> bool:
+        """Return whether node and fence are still those of this run."""
+        return (self.fence, self.node) == (r.fence, r.node)
 
-def _lock_holdings(connection: Connection, ids: Iterable[int]) -> dict[int, _Holding]:
+
+def lock_holdings(connection: Connection, ids: Iterable[int]) -> dict[int, _Holding]:
     """Read who holds these runs, locked until the transaction ends."""
-    columns = ("id", *_Holding._fields)
-    rows = select_many(connection, run, columns, "id", ids, "FOR UPDATE")
-    return {id_: _Holding(*rest) for id_, *rest in rows}
+    rows = select_many(connection, run, _Holding._fields, "id", ids, "FOR UPDATE")
+    return {row[0]: _Holding._make(row) for row in rows}
 
 
 def gate(
@@ -246,12 +250,12 @@ def gate(
     """
     if not runs:
         return [], []
-    found = _lock_holdings(connection, (wanted.id for wanted in runs))
+    found = lock_holdings(connection, (wanted.id for wanted in runs))
     mine = [
         wanted
         for wanted in runs
         if wanted.id in found
-        and found[wanted.id].state in _UNSTARTED
+        and found[wanted.id].state in UNSTARTED
         and found[wanted.id].fence == wanted.fence
     ]
     done = _gated_before(connection, [r for r in runs if r.id in doubted], found)
@@ -281,7 +285,7 @@ def _paused(connection: Connection, runs: Iterable[Run], now: datetime) -> set[i
     ids = [r.id for r in runs if r.trigger is Trigger.STARTUP and r.attempt]
     if not ids:
         return set()
-    waiting = select(run.c.id).where(run.c.id.in_(ids), _waits_for_pause(now))
+    waiting = select(run.c.id).where(run.c.id.in_(ids), waits_for_pause(now))
     return set(connection.execute(waiting).scalars())
 
 
@@ -338,7 +342,7 @@ def _gated_before(
         for r in runs
         if r.id in found
         and found[r.id].state in {State.RUNNING, State.SKIPPED}
-        and found[r.id][1:3] == (r.fence, r.node)
+        and found[r.id].is_as(r)
     ]
     return list(lock(connection, ours).values()) if ours else []
 
@@ -374,7 +378,7 @@ def finish(
     """
     if not reports:
         return {}
-    found = _lock_holdings(connection, (r.id for r, _ in reports))
+    found = lock_holdings(connection, (r.id for r, _ in reports))
     first = {(r.id, r.fence): report for r, report in reversed(reports)}
     heard = [(r, said) for r, said in reports if r.id in found and said is first[r.id, r.fence]]
     running = [
@@ -449,7 +453,7 @@ def _end_attempts(connection: Connection, ended: Sequence[tuple[Run, Report]]) -
     said_rows.keep(connection, ended)
 
 
-def _end_runs(connection: Connection, ended: Sequence[Run]) -> None:
+def end_runs(connection: Connection, ended: Sequence[Run]) -> None:
     """Write the ends of runs that do not run, and give their slots back."""
     slots.free(connection, (r.id for r in ended))
     _write_ends(connection, ended)
@@ -559,7 +563,7 @@ def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: date
 def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime) -> list[Run]:
     """End claimed runs that belong to a node which stops before it could start them."""
     runs = list(runs)
-    found = _lock_holdings(connection, (r.id for r in runs))
+    found = lock_holdings(connection, (r.id for r in runs))
     ended = [
         replace(
             r,
@@ -568,174 +572,10 @@ def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime)
             message=f"its node stopped before it {'was tried again' if r.attempt else 'began'}",
         )
         for r in runs
-        if r.id in found and found[r.id][:2] == (State.CLAIMED, r.fence)
+        if r.id in found and (found[r.id].state, found[r.id].fence) == (State.CLAIMED, r.fence)
     ]
-    _end_runs(connection, ended)
+    end_runs(connection, ended)
     return ended
-
-
-_MOST_WAITING = 1000
-"""Of a pool's runs whose slot is free, or whose turn may have come, so many are looked at."""
-
-
-def take_pending(
-    connection: Connection,
-    job_set: str,
-    pools: Mapping[str, str],
-    node_id: str,
-    now: datetime,
-    lease_until: int,
-    room: Mapping[str, int],
-) -> list[Run]:
-    """Claim pending runs of a job set, oldest first, at most `room` for each pool.
-
-    `pools` names the pool of each job that this node runs; a run is from then on in that one.
-
-    Those that wait for a slot are left alone until it is free, those that wait for their turn
-    until it has come. Uses the partial index `jobs_run_pending`, which holds pending runs only,
-    and the primary key of `jobs_job_set`.
-    """
-    values = {"the_time": now, "the_set": job_set}
-    free: list[Run] = []
-    waiting: list[Run] = []
-    kinds = _kinds_of_pending(connection, now)
-    for where, limit in _shares(room):
-        found = {kind for pool, kind in kinds if _is_of(pool, where)}
-        if "" in found:
-            free += _oldest(connection, where, values | {"most": limit})
-        if _SLOTS in found:
-            waiting += _pending(connection, _SLOTS, where, values | {"most": _MOST_WAITING})
-    waiting.sort(key=lambda r: (r.due or now, r.id))  # pools may share a limit
-    if any(kind == IN_TURN for _, kind in kinds):
-        waiting += _next_in_turn(connection, values | {"most": _MOST_WAITING})
-    claims = slots.assign(waiting, slots.read(connection, waiting))
-    kept_out = {claim.run.id for claim in claims if claim.verdict is not Verdict.START}
-    due = [*free, *(r for r in waiting if r.id not in kept_out)]
-    due.sort(key=lambda r: (r.due or now, r.id))
-    taken = _at_most(room, [replace(r, pool=pools.get(r.job_id, "")) for r in due])
-    rows = [(State.CLAIMED, node_id, lease_until, r.pool, r.id) for r in taken]
-    update_many(connection, run, ("id",), ("state", "node", "lease_until", "pool"), rows)
-    return [replace(r, state=State.CLAIMED, node=node_id) for r in taken]
-
-
-def _kinds_of_pending(connection: Connection, now: datetime) -> list[tuple[str, str]]:
-    """Return for which pools something is pending, and whether it waits for more than a node.
-
-    Each further statement reads all that is pending, so those that would find nothing are saved.
-    """
-    kind = case((run.c.reason.in_(("", IN_TURN)), run.c.reason), else_=_SLOTS)
-    pending = select(run.c.pool, kind).where(PENDING, run.c.available_at <= now).distinct()
-    return [(pool, kind) for pool, kind in connection.execute(pending)]
-
-
-def _is_of(pool: str, where: Mapping[str, Any]) -> bool:
-    return pool == where["pool"] if "pool" in where else pool not in where["others"]
-
-
-def _oldest(
-    connection: Connection, where: Mapping[str, Any], values: Mapping[str, Any]
-) -> list[Run]:
-    """Return runs that wait for nothing but a node: what costs most is asked of the oldest only.
-
-    Where some of those are not for this node, or their job is paused, it is asked of all.
-    """
-    ids = list(connection.execute(_oldest_statement(*where), {**where, **values}).scalars())
-    found = [
-        one
-        for start in range(0, len(ids), _CHUNK)
-        for one in _pending(connection, _CHOSEN, {}, {**values, "ids": ids[start : start + _CHUNK]})
-    ]
-    if len(found) < len(ids) == values["most"]:
-        return _pending(connection, "", where, values)
-    return found
-
-
-@functools.cache
-def _oldest_statement(where: str) -> Select[Any]:
-    now = bindparam("the_time", type_=Instant)
-    return (
-        select(run.c.id)
-        .where(PENDING, run.c.available_at <= now, ~_outdated(now), run.c.reason == "")
-        .where(_of_pool(where))
-        .order_by(run.c.available_at, run.c.id)
-        .limit(bindparam("most", type_=Integer))
-        .with_for_update(skip_locked=True)
-    )
-
-
-def _of_pool(where: str) -> ColumnElement[bool]:
-    if where == "pool":
-        return run.c.pool == bindparam("pool")
-    return run.c.pool.not_in(bindparam("others", expanding=True))
-
-
-def _pending(
-    connection: Connection, reason: str, where: Mapping[str, Any], values: Mapping[str, Any]
-) -> list[Run]:
-    rows = connection.execute(_pending_statement(reason, *where), {**where, **values})
-    return [to_run(row) for row in rows]
-
-
-@functools.cache
-def _pending_statement(reason: str, where: str = "") -> Select[Any]:
-    """Build it once: that costs more than to ask the database."""
-    now = bindparam("the_time", type_=Instant)
-    firsts = select(func.min(run.c.id)).where(PENDING, run.c.reason == IN_TURN)
-    due = and_(PENDING, run.c.available_at <= now, ~_outdated(now))
-    chosen = {
-        "": and_(due, run.c.reason == ""),
-        _CHOSEN: run.c.id.in_(bindparam("ids", expanding=True)),  # and locked; by the primary key
-        _SLOTS: and_(due, run.c.reason.not_in(("", IN_TURN)), ~slots.taken()),
-        IN_TURN: and_(due, run.c.id.in_(firsts.group_by(run.c.job_id))),
-    }
-    return (
-        select(*_RUN_COLUMNS)
-        .where(
-            chosen[reason],
-            ~_waits_for_pause(now),
-            _in_set(bindparam("the_set")),
-            _of_pool(where) if where else true(),
-        )
-        .order_by(run.c.available_at, run.c.id)
-        .limit(bindparam("most", type_=Integer))
-        .with_for_update(of=run, skip_locked=True)
-    )
-
-
-def _next_in_turn(connection: Connection, values: Mapping[str, Any]) -> list[Run]:
-    """Return the first of each job's runs that wait for their turn, if nothing is before it."""
-    first = {r.job_id: r for r in _pending(connection, IN_TURN, {}, values)}
-    if not first:
-        return []
-    others = connection.execute(
-        select(run.c.job_id, func.min(run.c.tick_at))
-        .where(
-            or_(HELD, and_(PENDING, run.c.reason != IN_TURN)),
-            run.c.trigger == Trigger.SCHEDULE,
-            run.c.job_id.in_([*first]),
-        )
-        .group_by(run.c.job_id)
-    )
-    open_ = {job_id: tick for job_id, tick in others}  # noqa: C416  # rows are no pairs to mypy
-    return [r for id_, r in first.items() if id_ not in open_ or open_[id_] > r.tick]
-
-
-def _shares(room: Mapping[str, int]) -> list[tuple[Mapping[str, Any], int]]:
-    """Return what to read for each pool with room, so that none hides what waits for another.
-
-    Last come runs in a pool that only the node which made them has.
-    """
-    shares = [({"pool": pool}, free) for pool, free in room.items() if free > 0]
-    return [*shares, ({"others": [*room]}, sum(free for _, free in shares))]
-
-
-def _at_most(room: Mapping[str, int], runs: Iterable[Run]) -> list[Run]:
-    left, taken = Counter(room), []
-    for r in runs:
-        if left[r.pool] > 0:
-            left[r.pool] -= 1
-            taken.append(r)
-    return taken
 
 
 def expired(connection: Asked, lease_now: int, boot: str) -> list[tuple[int, int, int]]:
@@ -780,7 +620,7 @@ def rescue(
         if r not in unstarted + left and r.state in {State.CLAIMED, State.RUNNING}
     ]
     _try_again(connection, again, lease_until=0)
-    _end_runs(connection, [r for r, _ in lost])
+    end_runs(connection, [r for r, _ in lost])
     _end_attempts(connection, lost)
     given_back = [replace(r, state=State.PENDING, fence=r.fence + 1) for r in unstarted]
     return [r for r, _ in lost + again] + given_back
@@ -791,19 +631,7 @@ def lost_report(r: Run, now: datetime) -> Report:
     return Report(State.LOST, r.started or now, now, error="its node died or was cut off")
 
 
-def waits_for_node(job_set: When[str], now: When[datetime]) -> Select[tuple[int]]:
-    """Select the runs of a job set that wait for a node, and for nothing else."""
-    waiting = (PENDING, run.c.available_at <= now, ~_waits_for_pause(now), _in_set(job_set))
-    return select(run.c.id).where(*waiting)
-
-
-def _in_set(digest: When[str]) -> ColumnElement[bool]:
-    named = and_(job_set_table.c.hash == digest, job_set_table.c.job_id == run.c.job_id)
-    # With an offset PostgreSQL looks each run up, and does not read a whole set to join it.
-    return select(job_set_table.c.hash).where(named).offset(0).exists()
-
-
-def _waits_for_pause(now: When[datetime]) -> ColumnElement[bool]:
+def waits_for_pause(now: When[datetime]) -> ColumnElement[bool]:
     """Of a job that is paused, unless somebody has asked for the run."""
     in_force = or_(job.c.paused_until.is_(None), job.c.paused_until > now)
     paused = exists().where(job.c.id == run.c.job_id, job.c.paused_at.is_not(None), in_force)
@@ -830,11 +658,11 @@ def skip_unstarted(
         open_ = open_.where(run.c.tick_at > after)
     ids = [id_ for id_, job_id in connection.execute(open_) if job_id in job_ids]
     found = lock(connection, ids).values()
-    waiting = [r for r in found if r.state in {*_UNSTARTED, State.PENDING}]
+    waiting = [r for r in found if r.state in {*UNSTARTED, State.PENDING}]
     retries = [
         r
         for r in waiting
-        if r.attempt and r.state in _UNSTARTED and r.trigger is not Trigger.STARTUP
+        if r.attempt and r.state in UNSTARTED and r.trigger is not Trigger.STARTUP
     ]
     give_back(connection, [(r.id, r.fence) for r in retries], now)
     skipped = [
@@ -851,45 +679,6 @@ def skip_unstarted(
     )
     slots.free(connection, (r.id for r in skipped))
     return skipped
-
-
-def _outdated(now: When[datetime]) -> ColumnElement[bool]:
-    """Pending for longer than the job's catch-up window."""
-    return and_(run.c.available_until.is_not(None), run.c.available_until < now)
-
-
-def give_up_pending(connection: Connection, now: datetime) -> list[Run]:
-    """End the runs that waited for a node until their catch-up window was over; return them.
-
-    Ticks are `missed`, others `cancelled`; those that waited to be tried again have `failed`.
-    Uses the partial index `jobs_run_pending`.
-    """
-    rows = connection.execute(_given_up_statement(), {"the_time": now})
-    message = "no node took it within its catchup_window"
-    ended = [
-        replace(
-            found,
-            state=_given_up(found),
-            finished=now,
-            message=message,
-        )
-        for found in map(to_run, rows)
-    ]
-    _end_runs(connection, ended)
-    return ended
-
-
-@functools.cache
-def _given_up_statement() -> Select[Any]:
-    outdated = _outdated(bindparam("the_time", type_=Instant))
-    chosen = select(*_RUN_COLUMNS).where(PENDING, outdated)
-    return chosen.with_for_update(skip_locked=True)
-
-
-def _given_up(r: Run) -> State:
-    if r.attempt:
-        return State.FAILED
-    return State.MISSED if r.trigger is Trigger.SCHEDULE else State.CANCELLED
 
 
 def unfinished(connection: Connection, job_ids: Sequence[str]) -> set[str]:

@@ -37,6 +37,9 @@ MICROSECOND = timedelta(microseconds=1)
 HELD = text("state IN ('claimed', 'dispatched', 'running')")
 """A node holds the run under a lease. Spelt out, so that the partial index of it is used."""
 
+PENDING = text("jobs_run.state = 'pending'")
+"""Nobody holds the run. Spelt out for the same reason."""
+
 TROUBLED = text("state IN ('failed', 'timed_out', 'lost', 'missed', 'skipped', 'cancelled')")
 """The run did not go as planned. Spelt out for the same reason."""
 

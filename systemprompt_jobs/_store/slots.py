@@ -72,7 +72,7 @@ def read(connection: Connection, runs: Iterable[Run]) -> Held:
     """Return who has the slots that these runs need. Uses the primary key."""
     held: Held = defaultdict(dict)
     keys = {key for r in runs for key in _keys(r)}
-    for key, n, run_id in select_many(connection, slot, ("key", "n", "run_id"), "key", keys, ""):
+    for key, n, run_id in select_many(connection, slot, ("key", "n", "run_id"), "key", keys):
         held[key][n] = run_id
     return held
 
@@ -161,7 +161,7 @@ def _owned(
 ) -> set[tuple[str, int, int, int]]:
     ids = {run_id for _, _, run_id, _ in wanted}
     columns = ("key", "n", "run_id", "fence")
-    rows = select_many(connection, slot, columns, "run_id", ids, "")
+    rows = select_many(connection, slot, columns, "run_id", ids)
     return {(key, n, run_id, fence) for key, n, run_id, fence in rows}
 
 

@@ -31,7 +31,8 @@ class Coroutines:
     """Tasks of one event loop, which is started when first needed.
 
     Its thread is a daemon, so that a function which blocks the loop for ever cannot keep the
-    process from ending. What a function has forked ends where the function does. All but `submit`, `interrupt` and `close` happens on that thread.
+    process from ending. What a function has forked ends where the function does. All but `submit`,
+    `interrupt` and `close` happens on that thread.
     """
 
     capabilities = Capabilities(asynchronous=True)

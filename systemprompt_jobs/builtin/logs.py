@@ -62,8 +62,10 @@ def _end_fields(run: Run, report: Report) -> dict[str, Any]:
         value = getattr(report, name)
         if value not in ("", None):
             fields[name] = value
-    taken = {*fields, "event"}
-    return fields | {n: note for n, note in report.annotations.items() if n not in taken}
+    for name, note in report.annotations.items():
+        if name != "event":
+            fields.setdefault(name, note)
+    return fields
 
 
 @observe

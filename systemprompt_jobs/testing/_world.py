@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from systemprompt_jobs._loop import Loop
 
@@ -49,8 +49,7 @@ class Crash(BaseException):
     """The process is no more: nothing of it runs, not even an `except Exception`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """What happened at an instant of true time: a hook's name, or one of the world's own.
 
     Those are `function_began`, `function_ended`, `crashed`, `frozen`, `thawed`, `clock_stepped`,

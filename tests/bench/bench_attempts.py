@@ -14,13 +14,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import pluggy
 import structlog
 
-from systemprompt_jobs import hookimpl, hookspecs, job
+from systemprompt_jobs import hookimpl, job
 from systemprompt_jobs._context import Resources
 from systemprompt_jobs._middleware import Middleware
-from systemprompt_jobs._observe import Observer
+from systemprompt_jobs._observe import Hooks, Observer
 from systemprompt_jobs._output import LogTap, bound_logger
 from systemprompt_jobs._run import Attempt
 from systemprompt_jobs._said import Said, speaking
@@ -61,9 +60,8 @@ class Null:
         return contextlib.nullcontext()
 
 
-def manager_of(*plugins: object) -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+def manager_of(*plugins: object) -> Hooks:
+    manager = Hooks()
     for plugin in plugins:
         manager.register(plugin)
     return manager

@@ -50,6 +50,16 @@ def test_each_setting_has_its_source(jobs, project):
     assert "jobs:greet enabled" in jobs("config", "show").out
 
 
+def test_the_time_zone_of_all_jobs_is_shown_once(cli, new_project):
+    root = new_project(
+        config="scheduler:\n  local_plugins: [jobs.py]\n  timezone: Europe/Berlin\n"
+        "  jobs:\n    - {extension: jobs, job: fail, timezone: Asia/Tokyo}\n"
+    )
+    shown = cli("--root", root, "infra", "jobs", "config", "show").out
+    zones = [line.split()[:-1] for line in shown.splitlines() if "timezone" in line]
+    assert zones == [["timezone", "Europe/Berlin"], ["jobs:fail", "timezone", "Asia/Tokyo"]]
+
+
 def test_passwords_are_masked(cli, new_project):
     root = new_project(
         config="scheduler:\n  local_plugins: [jobs.py]\n"

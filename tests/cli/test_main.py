@@ -45,6 +45,8 @@ def test_h_is_help(cli, group):
         (["infr"], "there is no command 'infr'; did you mean infra?"),
         (["infra", "job"], "there is no command 'job'; did you mean jobs?"),
         (["infra", "jobs", "histry"], "there is no command 'histry'; did you mean history"),
+        (["infra", "jobs", "config", "shw"], "there is no command 'shw'; did you mean show?"),
+        (["infra", "jobs", "db", "upgrde"], "there is no command 'upgrde'; did you mean upgrade?"),
         (["infra", "jobs", "xyz"], "there is no command 'xyz'; there is "),
         (["infra", "jobs", "list", "--jsn"], "--json"),
         (["--rot", "x", "infra"], "--root"),
@@ -60,6 +62,15 @@ def test_what_is_unknown_is_wrong_use_and_near_ones_are_named(cli, arguments, sa
 
 def test_wrong_use_names_the_help(cli):
     assert cli("infra", "jobs", "lst").err.endswith("\nsee systemprompt infra jobs --help\n")
+
+
+def test_an_option_of_all_commands_after_one_is_told_where_it_stands(cli):
+    answer = cli("infra", "jobs", "serve", "--strict")
+    assert answer.code == 2
+    assert answer.err == (
+        "error: --strict stands before the command: systemprompt --strict …\n"
+        "see systemprompt --help\n"
+    )
 
 
 @pytest.mark.parametrize("root", ["nowhere", "file"])

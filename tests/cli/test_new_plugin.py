@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import stat
+import tomllib
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from systemprompt_jobs import __version__
 
 
 @pytest.fixture
@@ -26,6 +31,16 @@ def test_no_file_keeps_the_name_of_the_example_and_nobody_else_may_write_them(ne
     for file in files:
         assert "example" not in f"{file.name} {file.read_text()}"
         assert stat.S_IMODE(file.stat().st_mode) & 0o022 == 0
+
+
+def test_it_takes_no_release_that_may_break_it(new, tmp_path):
+    new("acme-inbox")
+    project = tomllib.loads((tmp_path / "acme-inbox/pyproject.toml").read_text())["project"]
+    (needed,) = map(Requirement, project["dependencies"])
+    major, minor, patch = Version(__version__).release
+    versions = (__version__, f"{major}.{minor}.{patch + 9}", f"{major}.{minor + 1}.0")
+    found = [needed.specifier.contains(version) for version in versions]
+    assert (needed.name, found) == ("systemprompt-jobs", [True, True, False])
 
 
 def test_the_formatter_has_nothing_to_wrap_where_the_name_is_long(new, tmp_path):

@@ -44,6 +44,11 @@ def test_a_schedule_is_explained_without_a_project(cli):
     assert "TICK (Europe/Berlin)" in answer.out
 
 
+def test_utc_stands_beside_the_time_of_another_zone_to_the_second(cli):
+    answer = explain(cli, "*/10 * * * * *", "--tz", "Europe/Berlin", "--from", MARCH, "-n", "2")
+    assert " 2026-03-28 00:00:10  03-27 23:00:10 " in answer.out
+
+
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
@@ -100,7 +105,7 @@ def test_a_disabled_job_is_shown_and_said_to_be_disabled(jobs):
         (["greet", "--schedule", "@daily"], "not both"),
         (["--schedule", "*/5 * * * *"], "seconds come first: try '0 */5 * * * *'"),
         (["--schedule", "@daily", "--tz", "Europe/Berln"], "did you mean Europe/Berlin"),
-        (["--schedule", "solar: noon"], "no plugin knows schedules of the form 'solar: …'"),
+        (["--schedule", "evry: 5m"], "no plugin knows the form 'evry: …'; built in is 'every: 5m'"),
         (["--schedule", "@daily", "--from", "soon"], "--from soon: write a time such as"),
         (["fail"], "has no schedule"),
         (["gret"], "did you mean"),

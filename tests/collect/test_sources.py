@@ -282,3 +282,11 @@ class TestEnvironment:
         problem = collection.degraded["company-tow"]
         assert problem.reason == "SYSTEMPROMPT_PLUGINS names a plugin that is not installed"
         assert problem.remedy == "did you mean 'company-two'?"
+
+    def test_a_typing_error_in_what_is_kept_out_is_degraded_too(self, site):
+        collection = site.collect(blocked=["tow", "one"])
+        assert ids(collection) == ["two:works"]
+        (problem,) = collection.degraded.values()
+        assert str(problem) == (
+            "tow: --no-plugin names a plugin that is not installed (did you mean 'two'?)"
+        )

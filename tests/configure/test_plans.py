@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import Enum
+from pathlib import PurePath
 
 import pytest
 
@@ -23,6 +25,11 @@ from systemprompt_jobs.model import (
 )
 
 AT = "services/scheduler/config.yaml"
+INBOX = PurePath("inbox")
+
+
+class Colour(Enum):
+    RED = "red"
 
 
 def entries(*items, head=""):
@@ -245,6 +252,7 @@ def test_a_name_of_today_goes_before_a_former_one(folder, make_collection):
         (["{extension: shop, job: cleanpu}"], f"{AT}:3: scheduler.jobs[0]: the extension shop has no job \"cleanpu\" (did you mean 'cleanup'?)"),
         (["{extension: shop, job: zzz}"], f'{AT}:3: scheduler.jobs[0]: the extension shop has no job "zzz" (there is cleanup)'),
         (["{extension: shpo, job: cleanup}"], f"{AT}:3: scheduler.jobs[0]: no extension \"shpo\" is installed (did you mean 'shop'?)"),
+        (["{extension: jobs, job: tidy}"], f'{AT}:3: scheduler.jobs[0]: no extension "jobs" is installed (there is shop; files of the project\'s own load where `local_plugins` lists them)'),
         (["{job: cleanup}"], f'{AT}:3: scheduler.jobs[0]: names no extension for the job "cleanup" (add `extension: shop`)'),
         (["{job: other}"], f'{AT}:3: scheduler.jobs[0]: names no extension for the job "other" (add `extension: its-plugin`)'),
         (["{extension: shop, job: cleanup}", "{extension: shop, job: purge}"], f'{AT}:4: scheduler.jobs[1]: is a second entry for "shop:cleanup", the first is in line 3 (merge them)'),
@@ -486,8 +494,35 @@ def test_a_job_has_no_timeout_unless_somebody_gives_it_one(folder, make_collecti
     assert plans["shop:plain"].timeout == timedelta(seconds=90)
     assert plans["shop:cleanup"].timeout is None
     assert [source.value for source in plans["shop:cleanup"].sources["timeout"]] == [
-        timedelta(minutes=5),
+        "5m",
         "none",
+    ]
+
+
+def test_what_the_code_says_is_told_as_a_file_would_say_it(folder, make_collection):
+    @job(timeout=timedelta(minutes=90), retry_on=[OSError])
+    def paint(
+        *,
+        age: timedelta = timedelta(days=30),
+        folder: PurePath = INBOX,
+        colour: Colour = Colour.RED,
+        tags: tuple[str, ...] = ("a",),
+    ): ...
+
+    sources = folder.plans(make_collection(paint))["shop:paint"].sources
+    names = (
+        "timeout",
+        "retry_on",
+        *(f"parameters.{n}" for n in ("age", "folder", "colour", "tags")),
+    )
+    said = [(sources[name][0].value, sources[name][0].text(name)) for name in names]
+    assert said == [
+        ("1h30m", "1h30m"),
+        (["OSError"], '["OSError"]'),
+        ("30d", "30d"),
+        ("inbox", "inbox"),
+        ("red", "red"),
+        (["a"], '["a"]'),
     ]
 
 

@@ -16,6 +16,7 @@ FILES = {
     "processes": "test_processes.py",
     "voice": "test_voice.py",
     "pools": "test_pools.py",
+    "signals": "../test_signals.py",
     "shutdown": "../cli/test_shutdown.py",
 }
 NAMED = re.compile(r"\[?(\w+)(?:, \w+|\]\(\S+\))?: (`test_\w+`(?:, `test_\w+`)*)")

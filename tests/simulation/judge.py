@@ -41,9 +41,10 @@ class Case:
       then must have ended; both in microseconds.
     - `lease`: how long one is; `lease_clock`: how far its clock is ahead of the diary's `at`.
     - `one_clock`: whether all nodes have the clock that decides what is due.
-    - `is_well(node, since, until)`: whether nothing was the matter with a node from then to then.
-    - `workers`: which nodes claim nothing; `wanted`: the runs that were asked for by hand, by
-      mark, and whether the answer was that they will run.
+    - `is_well(node, since, until)`: whether nothing was the matter with a node from then to then;
+      `is_worker(node)`: whether it claims nothing.
+    - `wanted`: the runs that were asked for by hand, by mark, and whether the answer was that they
+      will run; `keep`, `age`: how many of a job's newest runs, and which young ones, must be kept.
     """
 
     runs: Sequence[RunEntry]

@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from systemprompt_jobs._rows import manual_key, run_values
 from systemprompt_jobs._store import Store, cancels, queries, slots
+from systemprompt_jobs._store import pending as pending_rows
 from systemprompt_jobs._store import runs as run_rows
 from systemprompt_jobs._store.schema import slot
 from systemprompt_jobs._store.slots import Verdict
@@ -119,7 +120,7 @@ def test_whoever_waits_for_a_free_slot_is_found_behind_thousands_that_wait_for_a
         pools = {plan.id: plan.executor for plan in busy + free}
         digest = job_set(connection, pools)
         now, room = START + timedelta(hours=1), {"default": 5, "full": 0}
-        taken = run_rows.take_pending(connection, digest, pools, "n1", now, 0, room)
+        taken = pending_rows.take_pending(connection, digest, pools, "n1", now, 0, room)
     assert [run.job_id for run in taken] == [plan.id for plan in free]
 
 
@@ -224,7 +225,7 @@ class World:
         return run_rows.lock(connection, ids).values()
 
     def take(self, connection, pick):
-        return run_rows.take_pending(
+        return pending_rows.take_pending(
             *(connection, job_set(connection, IDS), POOLS, "n1", self.now, 0),
             {"default": 1 + pick},
         )
@@ -241,7 +242,7 @@ class World:
         return run_rows.lock(connection, [r.id for r in lost]).values()
 
     def give_up(self, connection, pick):
-        return run_rows.give_up_pending(connection, self.now)
+        return pending_rows.give_up_pending(connection, self.now)
 
     def check(self):
         with self.store.read() as connection:

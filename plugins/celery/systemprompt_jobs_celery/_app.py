@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +50,27 @@ def queue_of(line: Line) -> Queue:
     return Queue(line.queue, Exchange(line.queue), routing_key=line.queue, max_priority=most)
 
 
-def message_of(app: Celery, run_id: int, fence: int) -> Any:
-    """Return the message that names a run: a call of our task, without headers that say nothing.
+class Messages:
+    """Calls of our task, each naming a run: one is made by Celery, all others after it.
 
-    Half of the headers that Celery makes are None. The broker carries each, and both ends need
-    longer for the headers than for all the rest; workers of Celery take what is not there as None.
+    Headers that say nothing are left out: the broker carries each, and both ends need longer for
+    the headers than for all the rest. Workers of Celery take what is not there as it would be.
     """
-    message = app.amqp.as_task_v2(
-        f"{run_id}.{fence}",
-        TASK,
-        args=(run_id, fence),
-        argsrepr=f"({run_id}, {fence})",
-        kwargsrepr="{}",
-        ignore_result=True,
-    )
-    headers = {name: value for name, value in message.headers.items() if value is not None}
-    headers.pop("timelimit", None)  # a list of two that are None
-    return message._replace(headers=headers)  # a named tuple
+
+    def __init__(self, app: Celery) -> None:
+        made = app.amqp.as_task_v2("", TASK, args=(0, 0), kwargsrepr="{}", ignore_result=True)
+        self._headers = {name: value for name, value in made.headers.items() if value}
+        self._headers.pop("timelimit", None)  # a list of two that are None
+        self._rest = made.body[1:]
+
+    def of(self, run_id: int, fence: int) -> dict[str, Any]:
+        """Return the message for a run, as `prepare_message` of kombu's channels takes it."""
+        name = f"{run_id}.{fence}"
+        told = {"id": name, "root_id": name, "argsrepr": f"({run_id}, {fence})"}
+        return {
+            "body": json.dumps(((run_id, fence), *self._rest)).encode(),
+            "content_type": "application/json",
+            "content_encoding": "utf-8",
+            "headers": self._headers | told,
+            "properties": {"correlation_id": name, "delivery_mode": 2},
+        }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import structlog
 
+from systemprompt_jobs.builtin.signals import catch_signals
 from systemprompt_jobs.errors import StoreError, StoreUnusableError, UsageError
 
 from ._line import lines_of
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         def log(self, manner: str) -> None: ...
 
 
-_INTERRUPTED = 130
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 _log = structlog.get_logger("systemprompt_jobs")
@@ -50,7 +49,7 @@ def command(
     Takes runs of these executors, else of all of kind `celery`. TERM and Ctrl-C let running
     jobs end, for at most `shutdown_grace`; a second one leaves at once.
     """
-    stops = _catch_stops()
+    stops = catch_signals()
     runtime = session.runtime_at_work()
     lines = _chosen(runtime, executors, size)
     session.log("serve")
@@ -121,19 +120,3 @@ def _start(worker: Worker, stops: queue.SimpleQueue[int]) -> bool:
         except queue.Empty:
             continue
         return False
-
-
-def _catch_stops() -> queue.SimpleQueue[int]:
-    """Return the queue that the first TERM or INT comes out of; the second ends the process."""
-    stops: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def stop(number: int, _frame: Any) -> None:
-        _handle(lambda _number, _frame: os._exit(_INTERRUPTED))
-        stops.put(number)
-
-    def _handle(handler: Any) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, handler)
-
-    _handle(stop)
-    return stops

@@ -130,9 +130,8 @@ class Hand:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._sock: Any = getattr(
-            connection.connection, "sock", None
-        )  # AMQP has one, Redis has not
+        # AMQP has one, Redis has not.
+        self._sock: Any = getattr(connection.connection, "sock", None)
         self._transport = getattr(connection.connection, "transport", None)
         _read_ahead(self._transport)
         self._held: deque[Message] = deque()
@@ -225,6 +224,6 @@ def _named(message: Message) -> tuple[int, int] | None:
         return None
     try:
         (run_id, fence), *_ = json.loads(message.body)  # whatever it says that it is
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
     return (run_id, fence) if type(run_id) is type(fence) is int else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from ._app import message_of, new_app, queue_of
+from ._app import Messages, new_app, queue_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ._line import Line
 
@@ -22,48 +23,47 @@ class Sender:
     """
 
     def __init__(self, line: Line) -> None:
-        self._app = new_app(line)
-        self._queue = queue_of(line)
+        app = new_app(line)
+        self._messages = Messages(app)
+        self._queue = line.queue
         self._priority = line.priority
-        self._connection = self._app.connection_for_write()
+        self._connection = app.connection_for_write()
         self._unconfirmed: set[int] = set()
         self._published = 0
         try:
             self._connection.connect()
             self._channel: Any = self._connection.channel()
-            self._producer = self._app.amqp.Producer(self._channel, auto_declare=False)
             self._confirms = hasattr(self._channel, "confirm_select")
             if self._confirms:
                 self._channel.confirm_select()
                 self._channel.events["basic_ack"].add(self._confirmed)
                 self._channel.events["basic_nack"].add(self._refused)
-            self._queue(self._channel).declare()
+            queue_of(line)(self._channel).declare()
         except BaseException:
             self.close()
             raise
 
     def send(self, runs: Iterable[tuple[int, int]]) -> None:
         """Publish messages for these (run, fence) pairs; return when all are confirmed."""
-        for run_id, fence in runs:
-            self._publish(run_id, fence)
+        with _at_one_go(self._connection):
+            for run_id, fence in runs:
+                self._publish(run_id, fence)
         while self._unconfirmed:
             self._connection.drain_events(timeout=_CONFIRM_S)
 
     def _publish(self, run_id: int, fence: int) -> None:
+        """Publish by the channel itself: Celery's producer costs three times as much."""
+        made = self._messages.of(run_id, fence)
+        message = self._channel.prepare_message(priority=self._priority, **made)
+        if not self._confirms:
+            self._channel.basic_publish(message, exchange="", routing_key=self._queue)
+            return
+        from amqp.spec import Basic
+
         self._published += 1
-        if self._confirms:
-            self._unconfirmed.add(self._published)
-        extra = {} if self._priority is None else {"priority": self._priority}
-        self._app.amqp.send_task_message(
-            self._producer,
-            "systemprompt_jobs.run",
-            message_of(self._app, run_id, fence),
-            queue=self._queue,
-            declare=(),
-            delivery_mode=2,
-            retry=False,
-            **extra,
-        )
+        self._unconfirmed.add(self._published)
+        where = (0, "", self._queue, False, False)
+        self._channel.send_method(Basic.Publish, "Bssbb", where, message)
 
     def _confirmed(self, tag: int, multiple: bool) -> None:
         if multiple:
@@ -76,7 +76,26 @@ class Sender:
 
     def close(self) -> None:
         """Give the connection back, whatever state it is in."""
-        from contextlib import suppress
-
         with suppress(Exception):
             self._connection.release()
+
+
+@contextmanager
+def _at_one_go(connection: Any) -> Iterator[None]:
+    """Have a transport of py-amqp send together what the block writes, where it still can.
+
+    By itself it asks the system for each message, and hands the interpreter to another thread as
+    often.
+    """
+    transport: Any = getattr(connection.connection, "transport", None)
+    write = getattr(transport, "_write", None)
+    if write is None:
+        yield
+        return
+    written = bytearray()
+    transport._write = written.extend  # noqa: SLF001
+    try:
+        yield
+    finally:
+        transport._write = write  # noqa: SLF001
+    transport.write(written)

@@ -116,8 +116,12 @@ def celery(root, *options):
         process.wait(PATIENCE_S)
 
 
-def test_a_plain_celery_worker_runs_what_is_sent_once_and_kills_what_hangs(tmp_path, redis):
-    executor = {"kind": "celery", "broker": redis.url, "queue": tmp_path.name, "size": 1}
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_a_plain_celery_worker_runs_what_is_sent_once_and_kills_what_hangs(
+    tmp_path, request, broker
+):
+    url = request.getfixturevalue(broker).url
+    executor = {"kind": "celery", "broker": url, "queue": tmp_path.name, "size": 1}
     executor |= {"worker": {"kind": "processes"}, "deadline": "60s"}
     entries = [{"extension": "jobs", "job": "say", "overlap": "allow"}]
     scheduler = {"executors": {"default": executor}, "jobs": entries}
@@ -145,7 +149,9 @@ def test_a_plain_celery_worker_runs_what_is_sent_once_and_kills_what_hangs(tmp_p
         assert (found.state, found.message) == (State.SUCCEEDED, "here")
         from systemprompt_jobs_celery._line import lines_of
 
-        Sender(lines_of(runtime, {})["default"]).send([(run.id, found.fence)])
+        sender = Sender(lines_of(runtime, {})["default"])
+        sender.send([(run.id, found.fence)])
+        sender.close()
         (again,) = runtime.submit("say", parameters={"text": "again"})
         wait_for(lambda: runtime.find_run(again.id).finished, "the next one has run")
         assert len(runtime.attempts(found)) == 1

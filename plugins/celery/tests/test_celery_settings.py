@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import yaml
 from celery import Celery
 from sqlalchemy.engine import make_url
 from systemprompt_jobs_celery import make_executor, mount
-from systemprompt_jobs_celery._app import message_of, new_app, queue_of
+from systemprompt_jobs_celery._app import Messages, new_app, queue_of
 from systemprompt_jobs_celery._line import read_line
 
 from systemprompt_jobs import Runtime
@@ -82,10 +83,10 @@ def test_what_kills_says_so_and_what_does_not_does_not():
 
 def test_a_message_is_plain_json_with_nothing_but_run_and_fence():
     app = new_app(read())
-    message = message_of(app, 12, 3)
-    assert message.body[:2] == ((12, 3), {})
-    assert message.headers["ignore_result"] is True
-    assert None not in message.headers.values()  # the broker would carry their names for nothing
+    message = Messages(app).of(12, 3)
+    assert json.loads(message["body"])[:2] == [[12, 3], {}]
+    assert message["headers"]["ignore_result"] is True
+    assert all(message["headers"].values())  # the broker would carry their names for nothing
     assert app.conf.accept_content == ["json"]
     assert (app.conf.task_acks_late, app.conf.result_backend) == (True, None)
 

@@ -10,8 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from systemprompt_jobs import hookimpl
+from systemprompt_jobs.errors import ConfigurationError
+from systemprompt_jobs.model import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from systemprompt_jobs import Runtime
 
     from ._access import Access
@@ -27,6 +31,18 @@ def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LATE[name], __name__), name)
+
+
+@hookimpl
+def configured(settings: Mapping[str, Any]) -> None:
+    """Check the section. Raises ConfigurationError."""
+    if not settings:
+        return
+    from ._serve import mistakes
+
+    path = "scheduler.extensions.dashboard"
+    if problems := [Problem(f"{path}.{name}", reason) for name, reason in mistakes(settings)]:
+        raise ConfigurationError(problems)
 
 
 @hookimpl

@@ -12,7 +12,7 @@ from systemprompt_jobs.errors import UnknownJobError
 
 from . import _charts, _words
 from ._guard import dashboard_of
-from ._list import TROUBLE
+from ._list import is_trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,7 @@ def _troubles(lately: list[Run], newest: list[Glance]) -> list[Trouble]:
     """Return the newest of each kind."""
     kinds: dict[tuple[str, str], Run] = {}
     for run in lately:
-        if run.state in TROUBLE:
+        if is_trouble(run):
             kinds.setdefault(_kind(run), run)
     alike = Counter(map(_kind, newest))
     return [Trouble(run, alike[kind]) for kind, run in kinds.items()]

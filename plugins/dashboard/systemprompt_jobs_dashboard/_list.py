@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PER_PAGE = 25
 _STRIP, _RUNNING, _TROUBLED = 40, 25, 5
-TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
+_TROUBLE = (State.FAILED, State.TIMED_OUT, State.LOST, State.MISSED, State.SKIPPED, State.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,14 @@ def jobs(request: Request) -> Response:
     )
 
 
+def is_trouble(run: Run) -> bool:
+    """Return whether `status` would show it: one whose job found nothing to do went as planned."""
+    return run.state in _TROUBLE and run.reason != "job"
+
+
 def _troubled(runtime: Runtime) -> list[Run]:
-    """Return what `status` shows: a run whose job found nothing to do went as planned."""
-    found = runtime.history(states=TROUBLE, limit=10 * _TROUBLED)
-    return [run for run in found if run.reason != "job"][:_TROUBLED]
+    found = runtime.history(states=_TROUBLE, limit=10 * _TROUBLED)
+    return [*filter(is_trouble, found)][:_TROUBLED]
 
 
 def _waiting(runtime: Runtime) -> list[Run]:

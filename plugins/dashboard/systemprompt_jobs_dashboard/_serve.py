@@ -14,7 +14,7 @@ from systemprompt_jobs.errors import UsageError
 from ._access import LOOPBACK, Access, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from systemprompt_jobs import Runtime
 
@@ -28,24 +28,23 @@ _GRACE_S = 2
 
 
 def read_settings(runtime: Runtime) -> dict[str, Any]:
-    """Return the section `extensions.dashboard`, and tokens of the environment over it.
-
-    Raises UsageError.
-    """
+    """Return the section `extensions.dashboard`, and tokens of the environment over it."""
     section = dict(runtime.settings.extensions.get("dashboard", {}))
-    if unknown := sorted(section.keys() - set(_SETTINGS)):
-        raise UsageError(
-            f"extensions.dashboard.{unknown[0]} is no setting; there is {', '.join(_SETTINGS)}"
-        )
-    if not isinstance(section.get("allow_hosts", []), list):
-        raise UsageError("extensions.dashboard.allow_hosts is no list: write [jobs.example.org]")
-    port = section.get("port", PORT)
-    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= _LAST_PORT:
-        raise UsageError(f"extensions.dashboard.port is {port!r}: write a number up to 65535")
     for name, variable in (("token", TOKEN_VARIABLE), ("view_token", VIEW_VARIABLE)):
         if os.environ.get(variable):
             section[name] = os.environ[variable]
     return section
+
+
+def mistakes(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each setting that cannot be used, and why."""
+    for name in sorted(section.keys() - set(_SETTINGS)):
+        yield name, f"is no setting; there is {', '.join(_SETTINGS)}"
+    if not isinstance(section.get("allow_hosts", []), list):
+        yield "allow_hosts", "is no list: write [jobs.example.org]"
+    port = section.get("port", PORT)
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= _LAST_PORT:
+        yield "port", f"is {port!r}: write a number up to 65535"
 
 
 def make_access(settings: Mapping[str, Any]) -> tuple[Access, bool]:

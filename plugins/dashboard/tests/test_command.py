@@ -15,7 +15,7 @@ from systemprompt_jobs_dashboard._serve import make_access, open_pages, read_set
 
 from plugins.dashboard.tests.conftest import CONFIG, TOKEN
 from systemprompt_jobs import Runtime
-from systemprompt_jobs.errors import UsageError
+from systemprompt_jobs.errors import ConfigurationError, UsageError
 
 COMMAND = (
     *(sys.executable, "-c"),
@@ -122,13 +122,16 @@ def test_the_environments_token_wins_over_the_configurations(project, monkeypatc
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ("{tokn: x}", "extensions.dashboard.tokn is no setting; there is host, port, token"),
-        ("{port: 70000}", "extensions.dashboard.port is 70000: write a number up to 65535"),
-        ("{port: http}", "extensions.dashboard.port is 'http'"),
-        ("{allow_hosts: a.example}", "extensions.dashboard.allow_hosts is no list"),
-        ("{allow_host: [a]}", "extensions.dashboard.allow_host is no setting"),
+        ("{tokn: x}", "extensions.dashboard.tokn: is no setting; there is host, port, token"),
+        ("{port: 70000}", "extensions.dashboard.port: is 70000: write a number up to 65535"),
+        ("{port: http}", "extensions.dashboard.port: is 'http'"),
+        ("{allow_hosts: a.example}", "extensions.dashboard.allow_hosts: is no list"),
+        ("{allow_host: [a]}", "extensions.dashboard.allow_host: is no setting"),
     ],
 )
-def test_a_wrong_setting_is_named(project, section, said):
-    with pytest.raises(UsageError, match=said):
-        configure(project, section)
+def test_a_wrong_setting_is_a_mistake_of_the_configuration(project, section, said):
+    configure(project, section)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        Runtime(project, plugins=["dashboard"]).plans  # noqa: B018
+    (problem,) = caught.value.problems
+    assert problem.place.file == project / "services/scheduler/config.yaml"

@@ -93,6 +93,8 @@ def test_trouble_is_not_what_a_job_has_skipped_itself(client, runtime, project):
     listed = client.get("/").text.partition("<h2>Latest trouble</h2>")[2]
     assert f'href="/runs/{by_overlap.id}"' in listed
     assert f'href="/runs/{by_itself.id}"' not in listed
+    page = client.get("/jobs/jobs:greet").text
+    assert [f">run {run.id}</a>" in page for run in (by_overlap, by_itself)] == [True, False]
 
 
 def test_a_lost_run_has_no_time_that_it_took(client):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ._lazy import LazyGroup
 from ._options import as_json
 from ._shapes import print_json, source_shape, values_shape
 from ._table import Column, show_table
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _COLUMNS = (Column("SETTING", "id"), Column("VALUE", "wrap"), Column("SET BY", "wrap"))
 
 
-@click.group("config")
+@click.group("config", cls=LazyGroup)
 def command() -> None:
     """Show the configuration in force, or the schema of its files."""
 
@@ -49,7 +50,8 @@ def _rows(runtime: Runtime) -> list[tuple[str, str, str]]:
     rows = [(name, said[-1].text(name), said[-1].by) for name, said in settings.items()]
     for plan in runtime.plans:
         for name, said in plan.sources.items():
-            if said[-1].layer not in {"default", "job"}:
+            of_all = said[-1] in settings.get(name, ())
+            if said[-1].layer not in {"default", "job"} and not of_all:
                 rows.append((f"{plan.id} {name}", said[-1].text(name), said[-1].by))
     return rows
 

@@ -11,6 +11,7 @@ import click
 
 from systemprompt_jobs.errors import UsageError
 
+from ._lazy import LazyGroup
 from ._options import as_json
 from ._shapes import print_json
 from ._text import counted, one_line, say
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ._session import Session
 
 
-@click.group("db")
+@click.group("db", cls=LazyGroup)
 def command() -> None:
     """See and upgrade the database's schema, export and import all it holds."""
 

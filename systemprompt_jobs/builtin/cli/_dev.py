@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from systemprompt_jobs import hookimpl
-
-from ._signals import STOPPING
+from systemprompt_jobs.builtin.signals import STOPPING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

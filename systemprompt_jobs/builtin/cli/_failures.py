@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from systemprompt_jobs import errors
+from systemprompt_jobs.builtin.signals import INTERRUPTED
 
 from ._text import complain, many_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FAILED, WRONG_USE, NO_DATABASE, INTERRUPTED = 1, 2, 3, 130
+FAILED, WRONG_USE, NO_DATABASE = 1, 2, 3
 
 
 def exit_code(command: Callable[[], object]) -> int:
@@ -41,9 +42,15 @@ def _explain_use(error: click.UsageError) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and later
         complain(message)
         return WRONG_USE
+    context = error.ctx
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        root, option = context.find_root(), error.option_name
+        if any(option in known.opts for known in root.command.params):
+            message = f"{option} stands before the command: {root.info_name} {option} …"
+            context = root
     complain(f"error: {message[:1].lower()}{message[1:]}")
-    if error.ctx is not None:
-        complain(f"see {error.ctx.command_path} --help")
+    if context is not None:
+        complain(f"see {context.command_path} --help")
     return WRONG_USE
 
 

@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 
+from systemprompt_jobs.builtin.signals import SIGNALS_THREAD
+
 _PATIENCE_S = 3.0
 """How long Python may wait for threads: everything is recorded by now."""
 
@@ -22,8 +24,8 @@ def end_soon(code: int) -> None:
 
 def _end(code: int) -> None:
     time.sleep(_PATIENCE_S)
-    own = {threading.current_thread(), threading.main_thread()}
-    left = ", ".join(t.name for t in threading.enumerate() if t not in own)
+    own = {threading.current_thread().name, threading.main_thread().name, SIGNALS_THREAD}
+    left = ", ".join(t.name for t in threading.enumerate() if t.name not in own)
     sys.stderr.write(f"cut off threads that did not end: {left}\n")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -7,13 +7,12 @@ fields; a traceback is the field `exception`.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -22,7 +21,8 @@ from systemprompt_jobs.secrets import is_secret, masked
 from ._text import many_lines, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from typing import TextIO
 
     from structlog.typing import EventDict, Processor, WrappedLogger
@@ -46,14 +46,16 @@ _PRINTED_BY_RUN = frozenset(
 )
 
 
-@functools.cache
-def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
-    """Return what `json.dumps` makes anew for each line."""
-    return json.JSONEncoder(default=default)
+def _told(value: Any) -> Any:
+    """Return what to show of a value that JSON does not know, as structlog's renderer does."""
+    return value.__structlog__() if hasattr(value, "__structlog__") else repr(value)
 
 
-_as_json: Callable[[WrappedLogger, str, EventDict], Any]
-_as_json = structlog.processors.JSONRenderer(lambda event, default: _encoder(default).encode(event))
+_encode = json.JSONEncoder(default=_told).encode  # which `json.dumps` would make anew each time
+
+
+def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return _encode(event)
 
 
 class CurrentStderr:
@@ -142,7 +144,7 @@ class _Straight(structlog.stdlib.BoundLogger):
         if args or not self._is_plain(fields):
             return super().info(event, *args, **fields)
         try:
-            self._write(self._line({**self._context, **fields, "event": event}))
+            self._write(self._line({**self._context, **fields}, event))
         except Exception:  # noqa: BLE001  # the handler knows what to do about it
             super().info(event, **fields)
         return None
@@ -153,27 +155,24 @@ class _Straight(structlog.stdlib.BoundLogger):
             and self._logger.isEnabledFor(logging.INFO)
             and "exc_info" not in fields
             and self._processors[0] is structlog.stdlib.filter_by_level  # type: ignore[index]
-            and _NOT_OTHERS.issuperset([h.name for h in logging.root.handlers])
+            and all(handler.name in _NOT_OTHERS for handler in logging.root.handlers)
         )
 
-    def _line(self, event: EventDict) -> Any:
-        event = structlog.contextvars.merge_contextvars(self._logger, "info", event)
+    def _line(self, fields: EventDict, event: str | None) -> Any:
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        first = {"timestamp": now, "level": "info", "event": event["event"], "logger": OURS}
-        shown = {**first, **event, **first}
-        line = _as_json(None, "info", shown)
-        if "://" in line or "{" in line[1:] or any(map(is_secret, shown)):
-            return _as_json(None, "info", _without_secrets(None, "info", shown))
+        first = {"timestamp": now, "level": "info", "event": event, "logger": OURS}
+        fields = structlog.contextvars.merge_contextvars(self._logger, "info", fields)
+        shown = {**first, **fields, **first}
+        line = _encode(shown)
+        if "://" in line or line.find("{", 1) > 0 or any(map(is_secret, fields)):
+            return _encode(_without_secrets(None, "info", shown))
         return line
 
     def _write(self, line: str) -> None:
         handler = self.handler
-        handler.acquire()
-        try:
+        with cast("AbstractContextManager[object]", handler.lock):
             handler.stream.write(line + handler.terminator)
             handler.stream.flush()
-        finally:
-            handler.release()
 
 
 def _without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -207,7 +207,7 @@ def _only(items: Iterable[Any], chosen: Iterable[bool]) -> list[Any]:
 def _row(tick: _Tick) -> tuple[Cell | str, ...]:
     return (
         tick.local.strftime("%a %Y-%m-%d %H:%M:%S"),
-        tick.instant.strftime("%m-%d %H:%M"),
+        tick.instant.strftime("%m-%d %H:%M:%S"),
         relative(tick.instant, now()),
         tick.job,
         Cell(tick.note, "yellow"),

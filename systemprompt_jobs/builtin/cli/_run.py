@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
@@ -12,14 +13,15 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from systemprompt_jobs.builtin.signals import INTERRUPTED, STOPPING
+
 from . import _complete
 from ._bars import RunCommandBars
-from ._failures import FAILED, INTERRUPTED
+from ._failures import FAILED
 from ._options import as_json, detach
 from ._plans import condition, tagged
 from ._runs import said, state_cell
 from ._shapes import attempt_shape, print_json, run_shape
-from ._signals import next_leaves_at_once
 from ._text import complain, indented, listed, one_line, say
 from ._times import read_instant, took
 from ._who import who
@@ -158,7 +160,8 @@ def waiting(
         with redirect_stdout(sys.stderr) if as_json else nullcontext(), closing(bars):
             yield
     except KeyboardInterrupt:
-        next_leaves_at_once()
+        for number in STOPPING:
+            signal.signal(number, lambda *_: os._exit(INTERRUPTED))
         complain("interrupted: the jobs are cut off")
         runtime.stop(grace=timedelta(0))
         ctx.exit(INTERRUPTED)

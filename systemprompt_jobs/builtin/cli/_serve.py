@@ -14,11 +14,11 @@ import click
 import structlog
 
 from systemprompt_jobs import __version__
+from systemprompt_jobs.builtin.signals import catch_signals
 from systemprompt_jobs.errors import StoreError, StoreUnusableError, UsageError
 
 from . import _dev
 from ._plans import condition, next_ticks
-from ._signals import catch_signals
 from ._systemd import notify, start_watchdog
 from ._text import listed, one_line, say
 from ._times import instant, now, relative
@@ -53,7 +53,7 @@ def command(ctx: click.Context, watch_config: bool, dashboard: bool, dev: bool) 
     if dev and not _dev.Child.is_here():
         session.log("serve")
         ctx.exit(_dev.supervise())
-    signals = catch_signals()
+    signals = catch_signals(signal.SIGHUP)
     runtime = session.runtime_at_work(*([_dev.Child()] if dev else []))
     session.log("dev" if dev else "serve")
     pages = runtime.open_pages() if dashboard else None

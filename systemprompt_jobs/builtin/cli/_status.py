@@ -194,7 +194,7 @@ def _strays(node: NodeOverview) -> str:
 
 def _lag(overview: SchedulerOverview) -> str:
     if overview.waiting_since is None:
-        return "none: nothing that is due waits"
+        return "none: all that is due is taken"
     lag = max(now() - overview.waiting_since, timedelta(0))
     return f"{overview.waiting} due and not taken, the oldest for {took(lag)}"
 
