@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -9,7 +10,7 @@ JOBS = """
 from systemprompt_jobs import job
 
 
-@job(schedule="0 0 * * * *", catch_up="none")
+@job(schedule="0 {minute} * * * *", catch_up="none")
 def report(ctx):
     return f"of {ctx.tick:%H:%M}"
 
@@ -17,12 +18,14 @@ def report(ctx):
 @job
 def by_hand(): ...
 """
+CONFIG = "scheduler: {local_plugins: [jobs.py]}\n"
 
 
 @pytest.fixture
 def served(new_project, started, cli):
     """Return a function that calls `infra jobs …` where a scheduler missed ticks of `report`."""
-    root = new_project(JOBS, "scheduler: {local_plugins: [jobs.py]}\n")
+    far = datetime.now(UTC) + timedelta(minutes=30)  # so that no tick comes while the test runs
+    root = new_project(JOBS.replace("{minute}", str(far.minute)), CONFIG)
 
     def call(*arguments):
         return cli("--root", root, "infra", "jobs", *arguments)
@@ -73,7 +76,7 @@ def test_missed_ticks_are_shown_asked_about_handed_over_and_run(served, terminal
     ],
 )
 def test_what_cannot_be_made_up_is_wrong_use(new_project, cli, arguments, said):
-    root = new_project(JOBS, "scheduler: {local_plugins: [jobs.py]}\n")
+    root = new_project(JOBS.replace("{minute}", "0"), CONFIG)
     answer = cli("--root", root, "infra", "jobs", "backfill", *arguments)
     assert (answer.code, answer.out) == (2, "")
     assert said in answer.err
