@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import threading
-
     from .interfaces import Clock
+
+_HEED_S = 1.0
+"""How long the main thread waits at once: it hears no signal that came as it began, or elsewhere."""
 
 _STEP = timedelta(milliseconds=50)
 """Less of a change is drift: no wait is as long as to make more of that."""
@@ -29,6 +31,8 @@ class SystemClock:
 
     def wait(self, condition: threading.Condition, seconds: float | None) -> None:
         """Wait on the held condition."""
+        if seconds is None and threading.current_thread() is threading.main_thread():
+            seconds = _HEED_S
         condition.wait(seconds)
 
 

@@ -50,6 +50,9 @@ def prospect(plan: Plan, known: Evidence, fingerprint: str, now: datetime) -> It
         yield obstacle
     else:
         yield from _coming(plan, known, fingerprint, now)
+    if known.other is not None:
+        meanwhile = "" if obstacle else _WHILE[plan.overlap]
+        yield _under_way(known.other, plan, meanwhile)
     yield from _start_up(plan)
     if not plan.enforce and plan.problem is None:
         yield "ctx.enforce is false: a job that asks for it only says what it would destroy."
@@ -97,13 +100,11 @@ def _coming(plan: Plan, known: Evidence, fingerprint: str, now: datetime) -> Ite
             + f"; by that it is due "
             f"{due}. It changes when a scheduler with this plan starts or reloads."
         )
-    if known.other is not None:
-        yield _under_way(known.other, plan)
 
 
-def _under_way(run: Run, plan: Plan) -> str:
+def _under_way(run: Run, plan: Plan, meanwhile: str) -> str:
     if run.state is State.RUNNING:
-        return f"It is running now: run {run.id} on {run.node}.{_WHILE[plan.overlap]}"
+        return f"It is running now: run {run.id} on {run.node}.{meanwhile}"
     if run.state is State.DISPATCHED:
         what = "for the workers of its pool: none has begun it yet"
     else:

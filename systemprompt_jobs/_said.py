@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import threading
 from collections import deque
 from contextvars import ContextVar
@@ -40,12 +41,14 @@ _LARGEST = 2**53  # beyond it JSON and Python disagree
 class Said:
     """Collects what one attempt says. Any thread may call; nothing waits but for a line.
 
-    `heard` is called each time that something was added.
+    `heard` is called each time that something was added. A process that the function forks says
+    nothing: nobody reads it there, and a lock may have been held when it was forked.
     """
 
     def __init__(self, run: Run, heard: Callable[[], None] = lambda: None) -> None:
         self._run = run
         self._heard = heard
+        self._process = os.getpid()
         self._progress: tuple[Any, Any, Any] | None = None
         self._known: tuple[tuple[Any, Any, Any] | None, Progress | None] = (None, None)
         self._notes: dict[str, Any] = {}
@@ -57,11 +60,14 @@ class Said:
 
     def progress(self, done: float, total: float | None, message: str) -> None:
         """Keep how far the function is; it is looked at when it is written down."""
-        self._progress = (done, total, message)
-        self._heard()
+        if os.getpid() == self._process:
+            self._progress = (done, total, message)
+            self._heard()
 
     def output(self, text: str) -> None:
         """Keep these lines, and no more of the older ones than there is room for."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             for line in text.split("\n"):
                 kept = _clipped(line, _LINE_CHARACTERS)
@@ -75,6 +81,8 @@ class Said:
 
     def annotate(self, values: Mapping[str, Any]) -> None:
         """Keep these notes over older ones of the same names; those beyond twenty are ignored."""
+        if os.getpid() != self._process:
+            return
         for name, value in values.items():
             if name in self._notes or len(self._notes) < _NOTES:
                 self._notes[clean(name)] = _plain(value)

@@ -183,7 +183,10 @@ class Clock(Protocol):
         """Return seconds that only grow, the same for all processes of this host."""
 
     def wait(self, condition: threading.Condition, seconds: float | None) -> None:
-        """Wait on the held `condition` until notified or `seconds` (monotonic) have passed."""
+        """Wait on the held `condition` until notified or `seconds` (monotonic) have passed.
+
+        It may come back sooner.
+        """
 
 
 class Pages(Protocol):

@@ -122,6 +122,10 @@ class TestProspect:
         assert "It is running now: run 7 on host:1:a." in told
         assert said in told.rpartition("run 7")[2]
 
+    def test_a_job_without_schedule_is_running_too(self):
+        under_way = run(State.RUNNING, node="host:1:a")
+        assert will(plan(""), other=under_way).endswith("It is running now: run 7 on host:1:a.")
+
     def test_without_a_scheduler_it_says_how_to_start_one(self):
         assert "no scheduler is live" in will(plan(), live=())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from datetime import timedelta
 
@@ -135,3 +137,18 @@ def test_threads_lose_no_line():
     for thread in threads:
         thread.join()
     assert len(said.onto(REPORT).log.split("\n")) == 8000
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_the_function_forks_says_nothing_and_waits_for_no_lock():
+    said = Said(RUN)
+    with said._lock:  # as the scribe may hold it
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            said.output("in the child")
+            said.annotate({"child": 1})
+            said.progress(1, 2, "")
+            os._exit(0 if said.new_words() is said.new_progress(START) is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert said.new_words() is None

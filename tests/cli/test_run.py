@@ -214,6 +214,20 @@ def test_a_signal_cuts_the_run_off_and_records_it(started, cli, new_project, tmp
     assert run["state"] == "cancelled"
 
 
+def test_a_signal_that_reaches_another_thread_is_heard_too(started, new_project):
+    root = new_project(
+        "import signal, threading\n"
+        "from systemprompt_jobs import job\n"
+        "@job\n"
+        "def wait(ctx):\n"
+        "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)\n"
+        "    ctx.sleep(3600)\n",
+        "scheduler: {local_plugins: [jobs.py]}",
+    )
+    answer = started("--root", root, "infra", "jobs", "run", "wait").end()
+    assert (answer.code, answer.err) == (130, "interrupted: the jobs are cut off\n")
+
+
 TICKS = """
 from systemprompt_jobs import hookimpl, job
 
