@@ -544,7 +544,8 @@ class LiveNode:
             self._log.warning("process_stalled", stalled_s=round(seconds, 3), jobs=jobs)
 
     def _settle_report(self, run: Run, report: Report) -> Report:
-        return settle(run, report, partial(self._tick_after, run.job_id), self._advise)
+        next_tick = partial(self._tick_after, run.job_id)
+        return settle(run, report, next_tick, self._advise, awaited=run.id in self._awaited)
 
     def _tick_after(self, job_id: str, after: datetime) -> datetime | None:
         plan = self._plans[job_id]
@@ -640,16 +641,20 @@ class LiveNode:
             self._settle(lambda: self._give_back(unstarted))
 
     def _give_back(self, unstarted: Sequence[Run]) -> None:
-        """Other nodes may take the ticks; start-up and manual runs belong to this one alone.
+        """Other nodes may take them, but not start-up runs, nor those that somebody here awaits.
 
-        Unless it was sent them.
+        A worker has no runs of its own.
         """
         now = self._clock.now()
-        sent = self._kind == "worker"
-        ticks = [run for run in unstarted if sent or run.trigger is Trigger.SCHEDULE]
-        own = [run for run in unstarted if run not in ticks]
+        own = [
+            run
+            for run in unstarted
+            if self._kind != "worker"
+            and (run.trigger is Trigger.STARTUP or run.id in self._awaited)
+        ]
+        free = [run for run in unstarted if run not in own]
         with self._store.write() as connection:
-            run_rows.give_back(connection, [(run.id, run.fence) for run in ticks], now)
+            run_rows.give_back(connection, [(run.id, run.fence) for run in free], now)
             ended = run_rows.cancel_unstarted(connection, own, now)
         for run in ended:
             report = cancelled(run, now, run.message)

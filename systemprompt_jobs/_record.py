@@ -318,7 +318,9 @@ class Recorder:
             near = [run for run in ready if run.pool not in self._remote] if far else ready
             early = [run for run in near if run.due is not None and run.due > now]
             lease_until = self._lease_until()
-            finished = run_rows.finish(connection, reports, now, lease_until, doubted)
+            changing = [*(run for run, _ in reports), *ready, *(run for run, *_ in refused)]
+            held = run_rows.lock_holdings(connection, {run.id for run in changing})
+            finished = run_rows.finish(connection, reports, now, lease_until, doubted, held)
             cancels.free_slots(connection, released)
             started, others = run_rows.gate(
                 connection,
@@ -326,10 +328,11 @@ class Recorder:
                 now,
                 lease_until,
                 doubted,
+                held,
             )
             lease_now = self._clock.lease_now()
-            sent = dispatch_rows.dispatch(connection, far, lease_now, self._remote)
-            back = dispatch_rows.hand_back(connection, refused, now)
+            sent = dispatch_rows.dispatch(connection, far, lease_now, self._remote, held)
+            back = dispatch_rows.hand_back(connection, refused, now, held)
             kept = {run.id for run in started + others + early + sent}
             gone = [run for run in ready if run.id not in kept]
             ends = run_rows.lock(connection, (run.id for run in gone)) if gone else {}

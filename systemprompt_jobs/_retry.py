@@ -127,16 +127,20 @@ def settle(
     report: Report,
     next_tick: Callable[[datetime], datetime | None],
     advise: Callable[[Run, Report], object],
+    *,
+    awaited: bool = False,
 ) -> Report:
     """Return the report with `retry_after` decided; the last of several says why it is.
 
     `next_tick` and `advise` (the hook) are asked only where they matter. Neither may raise.
+    `awaited` says that somebody waits for the run in this process.
     """
     if report.outcome is State.CANCELLED and report.retry_after is not None:
         # Its node stops or has lost its lease, and nobody cancelled it. Like rescue, that moves no
-        # start-up run; and of one by hand, nobody waits elsewhere.
-        moves = run.attempt < run.max_attempts and run.trigger is Trigger.SCHEDULE
-        return report if moves else replace(report, retry_after=None)
+        # start-up run; nor one that is awaited here.
+        stays = run.trigger is Trigger.STARTUP or awaited
+        left = run.attempt < run.max_attempts
+        return report if left and not stays else replace(report, retry_after=None)
     asks = RETRY in report.error_types
     failed = report.outcome in {State.FAILED, State.TIMED_OUT}
     if not failed or (run.max_attempts == 1 and not asks):

@@ -6,6 +6,7 @@ import functools
 import sqlite3
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 START = datetime(2026, 3, 2, 10, 0, 0, tzinfo=UTC)
 """A Monday."""
+
+PATIENCE_S = 180
+"""How long a busy machine may take for what happens at once."""
 
 
 class ManualClock:
@@ -69,6 +73,14 @@ class ManualClock:
     def step(self, seconds: float) -> None:
         """Step the wall clock, as an operator or NTP does; no time passes."""
         self._now += timedelta(seconds=seconds)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition()` holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
 
 
 def make_job(name: str = "cleanup", **arguments: Any) -> Job[..., Any]:

@@ -34,10 +34,12 @@ def broken(): ...
 def load(tmp_path):
     made = []
 
-    def load(jobs=JOBS, plugins=()):
+    def load(jobs=JOBS, plugins=(), workers=8):
         (tmp_path / "jobs.py").write_text(jobs)
         (tmp_path / "jobs.py").chmod(0o644)
-        (tmp_path / "profile.yaml").write_text("scheduler: {local_plugins: [jobs.py]}\n")
+        (tmp_path / "profile.yaml").write_text(
+            f"scheduler: {{local_plugins: [jobs.py], workers: {workers}}}\n"
+        )
         made.append(Runtime(tmp_path, plugins=plugins, environ={"SYSTEMPROMPT_PLUGINS": ""}))
         return made[-1]
 
@@ -74,6 +76,34 @@ def test_a_run_is_handed_to_the_scheduler_that_has_the_job(load):
         done = watch.until("run_succeeded").run
         assert (done.id, done.message) == (run.id, "n=5 enforce=True")
         assert audited(scheduler) == [("ada", "run", "jobs:add")]
+
+
+WAITING = """
+import threading
+from systemprompt_jobs import job
+
+began, release = threading.Event(), threading.Event()
+
+@job(max_attempts=2, retry_delay="1h")
+def fails(): raise OSError("no")
+
+@job(max_attempts=2)
+def waits():
+    began.set()
+    release.wait(30)
+"""
+
+
+def test_what_was_handed_to_a_scheduler_that_stops_is_left_to_others(load):
+    load(WAITING).submit("fails", "waits", "waits")
+    scheduler = load(WAITING, workers=1)
+    scheduler.start()
+    assert scheduler.find("waits").job.function.__globals__["began"].wait(30)
+    scheduler.stop(timedelta(0))
+    runs = load(WAITING).history()
+    assert {run.state for run in runs} == {State.PENDING}
+    assert sorted(run.attempt for run in runs if run.job == "waits") == [0, 1]
+    assert [run.attempt for run in runs if run.job == "fails"] == [1]
 
 
 @pytest.mark.parametrize(

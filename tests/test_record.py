@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from systemprompt_jobs._calendar import parse
 from systemprompt_jobs._claim import Claimer
@@ -21,7 +21,10 @@ from systemprompt_jobs._store.schema import attempt, slot
 from systemprompt_jobs._store.schema import run as run_table
 from systemprompt_jobs.errors import StoreError
 from systemprompt_jobs.model import Overlap, State
-from tests.support import START, Calls, ManualClock, answer_lost, make_plan, report
+from tests.support import START, Calls, ManualClock, answer_lost, make_plan, report, until
+
+WAITING = """SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
 
 class Rig:
@@ -128,6 +131,32 @@ def test_what_cannot_be_recorded_does_not_start_and_starts_when_it_can(store, mo
     assert rig.started == []
     rig.recorder.step()
     assert [run.id for run in rig.started] == [1]
+
+
+def test_a_group_holds_no_run_while_it_waits_for_another(make_store):
+    """Else it and one that locks them in their order, as a heartbeat does, wait for each other."""
+    store = make_store("postgresql")
+    later = make_plan("a", schedule="0 * * * * *", splay=timedelta(seconds=30))
+    rig = Rig(store, later, make_plan("b", schedule="0 * * * * *"))
+    rig.tick(60)
+    (ending,) = rig.started
+    assert (ending.job, ending.id) == ("b", 2)
+    rig.clock.advance(30)
+    rig.recorder.report(ending, report(ending, rig.clock))
+    step = threading.Thread(target=rig.recorder.step)
+
+    def waits():
+        with store.read() as connection:
+            return connection.execute(text(WAITING)).scalar()
+
+    with store.write() as connection:
+        run_rows.lock(connection, [1])
+        step.start()
+        until(waits)
+        wanted = select(run_table.c.id).with_for_update(nowait=True)
+        assert set(connection.execute(wanted).scalars()) == {1, 2}
+    step.join()
+    assert {*rig.states()} == {State.RUNNING, State.SUCCEEDED}
 
 
 @pytest.mark.parametrize("changed", ["the clock was set back", "the lease ran out"])

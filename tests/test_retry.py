@@ -114,8 +114,8 @@ def a_report(outcome=State.FAILED, **values):
     return Report(outcome, START, START, error="E: no", error_types=TYPES, **values)
 
 
-def judged(run, report, advice=None):
-    return settle(run, report, lambda _: None, lambda _run, _report: advice)
+def judged(run, report, advice=None, **more):
+    return settle(run, report, lambda _: None, lambda _run, _report: advice, **more)
 
 
 def test_what_a_run_keeps_is_plain_and_decides_alike():
@@ -159,17 +159,21 @@ def test_whoever_asks_for_a_retry_without_attempts_left_fails_and_is_told():
 
 
 @pytest.mark.parametrize(
-    ("trigger", "attempt", "moves"),
+    ("trigger", "attempt", "awaited", "moves"),
     [
-        (Trigger.SCHEDULE, 1, True),
-        (Trigger.SCHEDULE, 3, False),
-        (Trigger.MANUAL, 1, False),
-        (Trigger.STARTUP, 1, False),
+        (Trigger.SCHEDULE, 1, False, True),
+        (Trigger.SCHEDULE, 3, False, False),
+        (Trigger.MANUAL, 1, False, True),
+        (Trigger.MANUAL, 1, True, False),
+        (Trigger.STARTUP, 1, False, False),
     ],
 )
-def test_of_a_node_that_stops_only_ticks_with_attempts_left_move_on(trigger, attempt, moves):
+def test_of_a_node_that_stops_move_on_what_has_attempts_left_and_is_not_its_own(
+    trigger, attempt, awaited, moves
+):
     cut_off = Report(State.CANCELLED, START, START, retry_after=timedelta())
-    settled = judged(replace(a_run(attempt=attempt), trigger=trigger), cut_off)
+    run = replace(a_run(attempt=attempt), trigger=trigger)
+    settled = judged(run, cut_off, awaited=awaited)
     assert (settled.retry_after is not None) == moves
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from datetime import timedelta
 
 import pytest
@@ -13,7 +12,8 @@ import structlog
 from systemprompt_jobs import Runtime
 from systemprompt_jobs.errors import StoreError, UsageError
 from systemprompt_jobs.model import State, Trigger
-from tests.test_runtime import PATIENCE_S, Watch, events, load, project  # noqa: F401  # fixtures
+from tests.support import PATIENCE_S, until
+from tests.test_runtime import Watch, events, load, project  # noqa: F401  # fixtures
 
 JOBS = """
 import threading
@@ -80,14 +80,6 @@ def by_hand():
     yield run
     for thread in threads:
         thread.join(PATIENCE_S)
-
-
-def until(condition):
-    """Wait until `condition()` holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
 
 
 def slots(runtime):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from ._questions import Asked
+    from .runs import Holding
 
 _LONGEST_S = 3600.0
 _LONGEST_PAUSE_S = 60.0
@@ -47,7 +48,11 @@ class Refusal(NamedTuple):
 
 
 def dispatch(
-    connection: Connection, runs: Sequence[Run], lease_now: int, deadlines: Mapping[str, float]
+    connection: Connection,
+    runs: Sequence[Run],
+    lease_now: int,
+    deadlines: Mapping[str, float],
+    held: Mapping[int, Holding] | None = None,
 ) -> list[Run]:
     """Say of runs that this node has claimed that they are being sent; return them.
 
@@ -57,7 +62,7 @@ def dispatch(
     """
     if not runs:
         return []
-    found = lock_holdings(connection, (r.id for r in runs))
+    found = lock_holdings(connection, (r.id for r in runs)) if held is None else held
     mine = [
         r for r in runs if r.id in found and found[r.id].state in UNSTARTED and found[r.id].is_as(r)
     ]
@@ -94,7 +99,12 @@ def dispatched(connection: Connection, wanted: Collection[tuple[int, int]]) -> l
     return [r for r in found if r.state is State.DISPATCHED and (r.id, r.fence) in wanted]
 
 
-def hand_back(connection: Connection, refused: Sequence[Refusal], now: datetime) -> list[Run]:
+def hand_back(
+    connection: Connection,
+    refused: Sequence[Refusal],
+    now: datetime,
+    held: Mapping[int, Holding] | None = None,
+) -> list[Run]:
     """Make runs pending again that were to be sent, or were sent where nobody can run them.
 
     Each waits up to a second first, and twice as long each further time, up to a minute; its
@@ -102,7 +112,7 @@ def hand_back(connection: Connection, refused: Sequence[Refusal], now: datetime)
     """
     if not refused:
         return []
-    found = lock_holdings(connection, (refusal.run.id for refusal in refused))
+    found = lock_holdings(connection, (r.id for r, *_ in refused)) if held is None else held
     back = [
         replace(
             r,

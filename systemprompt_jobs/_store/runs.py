@@ -213,7 +213,7 @@ def by_id(connection: Connection, ids: Iterable[int]) -> list[Run]:
     ]
 
 
-class _Holding(NamedTuple):
+class Holding(NamedTuple):
     """Who holds a run, and in what state it is."""
 
     id: int
@@ -227,10 +227,14 @@ class _Holding(NamedTuple):
         return (self.fence, self.node) == (r.fence, r.node)
 
 
-def lock_holdings(connection: Connection, ids: Iterable[int]) -> dict[int, _Holding]:
-    """Read who holds these runs, locked until the transaction ends."""
-    rows = select_many(connection, run, _Holding._fields, "id", ids, "FOR UPDATE")
-    return {row[0]: _Holding._make(row) for row in rows}
+def lock_holdings(connection: Connection, ids: Iterable[int]) -> dict[int, Holding]:
+    """Read who holds these runs, locked until the transaction ends.
+
+    A transaction that changes several groups of runs locks them at once, so that all lock in the
+    same order, and hands this to the functions that change them as `held`.
+    """
+    rows = select_many(connection, run, Holding._fields, "id", ids, "FOR UPDATE")
+    return {row[0]: Holding._make(row) for row in rows}
 
 
 def gate(
@@ -239,6 +243,7 @@ def gate(
     now: datetime,
     lease_until: int,
     doubted: AbstractSet[int] = frozenset(),
+    held: Mapping[int, Holding] | None = None,
 ) -> tuple[list[Run], list[Run]]:
     """Let runs start that this node has claimed, or was sent: (started, others as they stand now).
 
@@ -250,7 +255,7 @@ def gate(
     """
     if not runs:
         return [], []
-    found = lock_holdings(connection, (wanted.id for wanted in runs))
+    found = lock_holdings(connection, (r.id for r in runs)) if held is None else held
     mine = [
         wanted
         for wanted in runs
@@ -334,7 +339,7 @@ def _write_kept_out(connection: Connection, others: Sequence[Run]) -> None:
 
 
 def _gated_before(
-    connection: Connection, runs: Sequence[Run], found: Mapping[int, _Holding]
+    connection: Connection, runs: Sequence[Run], found: Mapping[int, Holding]
 ) -> list[Run]:
     """Return those of these runs that this node has gated under the fence it holds."""
     ours = [
@@ -367,6 +372,7 @@ def finish(
     now: datetime,
     lease_until: int,
     doubted: AbstractSet[int] = frozenset(),
+    held: Mapping[int, Holding] | None = None,
 ) -> dict[tuple[int, int], Run]:
     """Record what attempts ended in; return the runs as they stand now, by (run, fence) before.
 
@@ -378,7 +384,7 @@ def finish(
     """
     if not reports:
         return {}
-    found = lock_holdings(connection, (r.id for r, _ in reports))
+    found = lock_holdings(connection, (r.id for r, _ in reports)) if held is None else held
     first = {(r.id, r.fence): report for r, report in reversed(reports)}
     heard = [(r, said) for r, said in reports if r.id in found and said is first[r.id, r.fence]]
     running = [
@@ -537,9 +543,9 @@ def renew(connection: Connection, held: Sequence[tuple[int, int]], lease_until: 
     update_many(connection, run, ("id", "fence"), ("lease_until",), rows, also=HELD.text)
 
 
-def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: datetime) -> None:
+def give_back(connection: Connection, runs: Iterable[tuple[int, int]], now: datetime) -> None:
     """Make unstarted runs pending again under a higher fence: any node may take them."""
-    if runs:
+    if found := sorted(runs):  # in the order in which all lock
         announce(connection)
         connection.execute(
             update(run)
@@ -555,9 +561,9 @@ def give_back(connection: Connection, runs: Sequence[tuple[int, int]], now: date
                 lease_until=None,
                 available_at=func.coalesce(run.c.available_at, literal(now, Instant)),
             ),
-            [{"key": id_, "key_fence": fence} for id_, fence in runs],
+            [{"key": id_, "key_fence": fence} for id_, fence in found],
         )
-        slots.follow(connection, [id_ for id_, _ in runs])
+        slots.follow(connection, [id_ for id_, _ in found])
 
 
 def cancel_unstarted(connection: Connection, runs: Iterable[Run], now: datetime) -> list[Run]:

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,7 @@ from systemprompt_jobs import Run, Runtime
 from systemprompt_jobs.builtin.processes import Processes
 from systemprompt_jobs.builtin.processes._wire import line, value_of
 from systemprompt_jobs.model import Report, State, Trigger
-from tests.support import START
-
-PATIENCE_S = 180
-
-
-def until(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
+from tests.support import PATIENCE_S, START, until
 
 
 def lives(pid):
